@@ -1,0 +1,49 @@
+# Two commands do all the set-up: `make demo` runs the main job, `make test` passes the tests.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test slow check docs bench clean
+.DEFAULT_GOAL := help
+
+help:            ## list the targets
+	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+$(VENV)/.package: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.test: $(VENV)/.package
+	$(BIN)/python -m pip install --quiet --editable '.[test,timm]'
+	touch $@
+
+$(VENV)/.check: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --editable '.[check,docs]'
+	touch $@
+
+demo: $(VENV)/.package   ## train, prune, measure and report on embedded data
+	$(BIN)/secateurs demo --out demo-run
+
+test: $(VENV)/.test      ## run the tests and doctests
+	$(BIN)/python -m pytest -q
+
+slow: $(VENV)/.test      ## run the reproductions that take minutes
+	$(BIN)/python -m pytest -q -m slow
+
+check: $(VENV)/.check    ## format, lint, types, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q
+
+docs: $(VENV)/.check     ## build the reference pages into site/
+	$(BIN)/pdoc --docformat google --output-directory site secateurs '!secateurs.*_test'
+
+bench: $(VENV)/.test     ## time the library against its alternatives
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	$(BIN)/python bench/speed.py
+
+clean:           ## remove what the other targets made
+	rm -rf $(VENV) demo-run site build dist

@@ -1,0 +1,42 @@
+"""The nouns and the one cut. Everything is keep-positive: higher, True, denser = stays."""
+
+from secateurs.core.cut import Criterion, decide, keep_top, scatter, score, select
+from secateurs.core.errors import (
+    BudgetError,
+    EvidenceError,
+    FileError,
+    MissingDependencyError,
+    PruneError,
+    ShapeError,
+    StructureError,
+    UnknownNameError,
+)
+from secateurs.core.evidence import Evidence
+from secateurs.core.mask import Mask
+from secateurs.core.require import require
+from secateurs.core.site import Decision, Quota, Scores, Site, Sites
+
+__all__ = [
+    "BudgetError",
+    "Criterion",
+    "Decision",
+    "Evidence",
+    "EvidenceError",
+    "FileError",
+    "Mask",
+    "MissingDependencyError",
+    "PruneError",
+    "Quota",
+    "Scores",
+    "ShapeError",
+    "Site",
+    "Sites",
+    "StructureError",
+    "UnknownNameError",
+    "decide",
+    "keep_top",
+    "require",
+    "scatter",
+    "score",
+    "select",
+]
