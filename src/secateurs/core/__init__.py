@@ -12,6 +12,7 @@ from secateurs.core.errors import (
     UnknownNameError,
 )
 from secateurs.core.evidence import Evidence
+from secateurs.core.example import Example, arguments, call, floats, map_tensors, tensors
 from secateurs.core.mask import Mask
 from secateurs.core.require import require
 from secateurs.core.site import Decision, Quota, Scores, Site, Sites
@@ -22,6 +23,7 @@ __all__ = [
     "Decision",
     "Evidence",
     "EvidenceError",
+    "Example",
     "FileError",
     "Mask",
     "MissingDependencyError",
@@ -33,10 +35,15 @@ __all__ = [
     "Sites",
     "StructureError",
     "UnknownNameError",
+    "arguments",
+    "call",
     "decide",
+    "floats",
     "keep_top",
+    "map_tensors",
     "require",
     "scatter",
     "score",
     "select",
+    "tensors",
 ]
