@@ -1,0 +1,86 @@
+"""What a method is given, what it hands back, and how much should stay."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from torch import nn
+
+from secateurs.core.errors import BudgetError
+from secateurs.core.example import Example
+from secateurs.core.mask import Mask
+from secateurs.graph.graph import Graph
+from secateurs.realise.compact import Compacted
+
+
+class Train(Protocol):
+    """Trains a model in place: the user's loop, or ours from `secateurs.run`."""
+
+    def __call__(
+        self,
+        model: nn.Module,
+        *,
+        name: str,
+        after_step: Callable[[int], None] | None = None,
+    ) -> None:
+        """Train `model`; call `after_step(step)` after every optimizer step when given.
+
+        `name` says which part of the method this is, for progress and resuming.
+        """
+
+
+@dataclass(frozen=True)
+class Task:
+    """A trained model, and what a method may ask of its surroundings.
+
+    The model is never changed: methods work on a copy.
+    """
+
+    model: nn.Module
+    example: Example
+    """What the model is called with, for tracing and for the proof."""
+    train: Train | None = None
+    """How the rest recovers; None skips training."""
+    batches: Callable[[], Iterable[Any]] | None = None
+    """A few (input, label) batches of the training split, for evidence and recalibration."""
+    seed: int = 0
+    say: Callable[[str], None] = field(default=lambda line: None, repr=False)
+    """Where a method reports what it is doing."""
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What a method returns: the model that is left, and how it came to be."""
+
+    model: nn.Module
+    mask: Mask
+    """Over the parameters of `model`; everything is True where units were removed physically."""
+    graph: Graph | None = None
+    """The original model's wiring, when units were removed."""
+    compacted: Compacted | None = None
+    """How the removal went, with its proof; None for masks."""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Target:
+    """How much should stay: a fraction of the units, the parameters or the MACs.
+
+    >>> Target("macs", 0.5).at(0.5)
+    Target(kind='macs', fraction=0.75)
+    """
+
+    kind: Literal["density", "params", "macs"] = "density"
+    fraction: float = 0.3
+
+    def __post_init__(self) -> None:
+        """Refuse fractions outside (0, 1]."""
+        if not 0 < self.fraction <= 1:
+            raise BudgetError(
+                f"{self.kind} {self.fraction:g} is not a fraction to keep; "
+                "use a number above 0 and at most 1"
+            )
+
+    def at(self, progress: float) -> "Target":
+        """Return the target part of the way, where `progress` of the sparsity is reached."""
+        return Target(self.kind, 1 - progress * (1 - self.fraction))
