@@ -1,0 +1,77 @@
+"""Running a model the way it is measured: in evaluation mode, without gradients."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateurs.core.errors import ShapeError
+from secateurs.core.example import map_tensors, tensors
+
+
+@contextmanager
+def evaluation(model: nn.Module) -> Iterator[nn.Module]:
+    """Yield the model in evaluation mode without gradients; every module's mode returns after."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        with torch.no_grad():
+            yield model
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return where the model's first parameter or buffer lives; the CPU when it has none."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return torch.device("cpu")
+
+
+def to_device(nested: Any, device: torch.device) -> Any:
+    """Move every tensor of a nested batch."""
+    return map_tensors(lambda t: t.to(device, non_blocking=True), nested)
+
+
+def logits(output: Any) -> Tensor:
+    """Return the class scores of a model's output: the tensor, its `.logits`, or its first tensor.
+
+    Raises:
+        ShapeError: the output holds no tensor.
+    """
+    if isinstance(output, Tensor):
+        return output
+    named = getattr(output, "logits", None)
+    if isinstance(named, Tensor):
+        return named
+    found = tensors(output)
+    if not found:
+        raise ShapeError(
+            f"the model returned a {type(output).__name__} without tensors; "
+            "return the class scores, (batch, classes)"
+        )
+    return found[0]
+
+
+def check_labels(scores: Tensor, labels: Tensor) -> None:
+    """Refuse labels that the class scores cannot express, with both ranges.
+
+    Raises:
+        ShapeError: the batch sizes differ, or a label is out of range.
+    """
+    if scores.ndim < 2 or scores.shape[0] != labels.shape[0]:
+        raise ShapeError(
+            f"the model's output has shape {tuple(scores.shape)} for labels of shape "
+            f"{tuple(labels.shape)}; it must be (batch, classes) with the same batch"
+        )
+    if labels.numel() == 0 or labels.is_floating_point():
+        return
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= scores.shape[1]:
+        raise ShapeError(
+            f"labels run from {low} to {high}, but the model scores {scores.shape[1]} classes "
+            f"(0 to {scores.shape[1] - 1}); build the model with classes={high + 1}"
+        )
