@@ -67,7 +67,8 @@ def check_labels(scores: Tensor, labels: Tensor) -> None:
             f"the model's output has shape {tuple(scores.shape)} for labels of shape "
             f"{tuple(labels.shape)}; it must be (batch, classes) with the same batch"
         )
-    if labels.numel() == 0 or labels.is_floating_point():
+    # Reading the range from an accelerator would wait for it at every step.
+    if labels.numel() == 0 or labels.is_floating_point() or labels.device.type != "cpu":
         return
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= scores.shape[1]:

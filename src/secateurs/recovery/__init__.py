@@ -1,1 +1,33 @@
-"""TODO"""
+"""How do the rest adapt? Model, mask and data go in, a recovered model comes out."""
+
+from secateurs.recovery.batchnorm import recalibrate_
+from secateurs.recovery.checkpoint import CHECKPOINT
+from secateurs.recovery.history import Epoch, History, Progress, Tick
+from secateurs.recovery.objective import Objective, classify, distil, supervised
+from secateurs.recovery.rate import RATE_SCHEDULES, RateSchedule, rate
+from secateurs.recovery.rewind import reinitialise_, rewind_, snapshot
+from secateurs.recovery.settings import FINETUNE, Trainer
+from secateurs.recovery.trainer import Loaders, fit
+
+__all__ = [
+    "CHECKPOINT",
+    "FINETUNE",
+    "RATE_SCHEDULES",
+    "Epoch",
+    "History",
+    "Loaders",
+    "Objective",
+    "Progress",
+    "RateSchedule",
+    "Tick",
+    "Trainer",
+    "classify",
+    "distil",
+    "fit",
+    "rate",
+    "recalibrate_",
+    "reinitialise_",
+    "rewind_",
+    "snapshot",
+    "supervised",
+]
