@@ -8,6 +8,7 @@ from torch import Tensor
 from secateurs.core.errors import BudgetError, EvidenceError, PruneError
 from secateurs.core.evidence import Evidence
 from secateurs.core.mask import Mask
+from secateurs.core.rank import kth_largest
 from secateurs.core.site import Decision, Quota, Scores, Site, Sites
 
 Criterion = Callable[[Evidence], Tensor]
@@ -45,7 +46,7 @@ def keep_top(scores: Tensor, keep: int, among: int | None = None) -> Tensor:
 
 def _top_of_one(scores: Tensor, keep: int) -> Tensor:
     """Find the boundary score by selection, which is linear, and settle its ties by index."""
-    boundary = scores.kthvalue(scores.numel() - keep + 1).values
+    boundary = kth_largest([scores], keep)
     marked = scores > boundary
     ties = (scores == boundary).nonzero().squeeze(1)
     marked[ties[: keep - int(marked.sum())]] = True
@@ -107,10 +108,11 @@ def _decide(name: str, site: Site, scores: Tensor, keep: int) -> Tensor:
 
 def scatter(sites: Sites, decision: Decision) -> Mask:
     """Say which entries of which parameters a decision leaves; sites meet by AND."""
-    mask = Mask({})
+    masks: dict[str, Tensor] = {}
     for name, site in sites.items():
-        mask &= Mask(site.scatter(decision[name]))
-    return mask
+        for param, keep in site.scatter(decision[name]).items():
+            masks[param] = masks[param] & keep if param in masks else keep
+    return Mask(masks)
 
 
 def select(sites: Sites, scores: Scores, quota: Quota) -> Mask:

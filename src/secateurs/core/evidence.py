@@ -7,11 +7,14 @@ from torch import Tensor
 from secateurs.core.errors import EvidenceError
 
 _HOW = {
-    "weight": "evidence.weights(model)",
-    "gradient": "evidence.gradients(model, batches, loss)",
-    "gradient_square": "evidence.gradients(model, batches, loss)",
-    "activation": "evidence.activations(model, batches)",
-    "curvature": "evidence.curvature(model, batches, loss)",
+    "weight": "weight=evidence.weights(model)",
+    "gradient": "**evidence.gradients(model, batches, loss)",
+    "gradient_square": "**evidence.gradients(model, batches, loss)",
+    "activation": "**evidence.activations(model, batches)",
+    "activation_variance": "**evidence.activations(model, batches)",
+    "activation_square": "**evidence.activations(model, batches)",
+    "input_square": "**evidence.activations(model, batches)",
+    "curvature": "curvature=evidence.curvature(model, batches, loss, generator=...)",
 }
 
 
@@ -33,10 +36,9 @@ class Evidence(Mapping[str, Tensor]):
             return self._kinds[kind]
         except KeyError:
             have = ", ".join(sorted(self._kinds)) or "nothing"
-            how = _HOW.get(kind, f"a function of your own that returns {kind} per parameter")
+            how = _HOW.get(kind, f"{kind}=... with a tensor per parameter name")
             raise EvidenceError(
-                f"this criterion needs {kind!r}, but only {have} was measured; "
-                f"pass {kind}=... from {how}"
+                f"this criterion needs {kind!r}, but only {have} was measured; pass {how}"
             ) from None
 
     def __getattr__(self, kind: str) -> Tensor:

@@ -1,0 +1,11 @@
+"""The schedules by name, for the command line and the law tests."""
+
+from secateurs.schedule.curves import cubic, exponential, linear, one_shot
+from secateurs.schedule.steps import Schedule
+
+SCHEDULES: dict[str, Schedule] = {
+    "one_shot": one_shot,
+    "linear": linear,
+    "cubic": cubic,
+    "exponential": exponential,
+}
