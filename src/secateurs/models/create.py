@@ -1,17 +1,17 @@
 """A model from its name: ours, torchvision's, timm's or the user's own factory."""
 
-import difflib
 import importlib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
 
 from secateurs.core.errors import PruneError, UnknownNameError
+from secateurs.core.near import near
 from secateurs.core.require import require
 from secateurs.models.table import MODELS
 
@@ -86,17 +86,6 @@ def input_shape(name: str) -> tuple[int, ...]:
             f"or set {rest}.input_shape = (channels, height, width)"
         )
     return tuple(shape)
-
-
-def near(name: str, known: Iterable[str]) -> str:
-    """Say what a misspelt name may have meant: the nearest of `known`, or all of them.
-
-    >>> near("resnet21", ["resnet20", "lenet5"])
-    'did you mean resnet20?'
-    """
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=4, cutoff=0.6)
-    return f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(sorted(known))}"
 
 
 def _torchvision(
