@@ -12,6 +12,7 @@ from torch import nn
 from secateurs.core.errors import PruneError, UnknownNameError
 from secateurs.core.example import Example, call, tensors
 from secateurs.measure.forward import device_of, evaluation, to_device
+from secateurs.measure.human import three
 
 _NOTICEABLE = 0.03
 """A ratio closer to 1 than this is not called a difference."""
@@ -146,10 +147,11 @@ class Speedup:
         ('faster by 1.80x (1.70-1.90)', 'no measurable difference (0.90-1.30x)')
         """
         if self.low > 1 and self.ratio > 1 + _NOTICEABLE:
-            return f"faster by {self.ratio:.2f}x ({self.low:.2f}-{self.high:.2f})"
+            return f"faster by {three(self.ratio)}x ({three(self.low)}-{three(self.high)})"
         if self.high < 1 and self.ratio < 1 / (1 + _NOTICEABLE):
-            return f"slower by {1 / self.ratio:.2f}x ({1 / self.high:.2f}-{1 / self.low:.2f})"
-        return f"no measurable difference ({self.low:.2f}-{self.high:.2f}x)"
+            low, middle, high = 1 / self.high, 1 / self.ratio, 1 / self.low
+            return f"slower by {three(middle)}x ({three(low)}-{three(high)})"
+        return f"no measurable difference ({three(self.low)}-{three(self.high)}x)"
 
 
 def speedups(latencies: Mapping[str, Latency], base: str) -> dict[str, Speedup]:
