@@ -1,5 +1,6 @@
 """Put a mask between a stored parameter and the module that uses it, and take it out again."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -92,6 +93,8 @@ def attach_(module: nn.Module, attribute: str, keep: Keep) -> None:
     parametrize.register_parametrization(module, attribute, keep, unsafe=True)
     if not hasattr(module.parametrizations, _ORDER):
         setattr(module.parametrizations, _ORDER, order)
+        cls: Any = type(module)
+        cls.__deepcopy__ = _copying_the_class(cls.__deepcopy__)
 
 
 def detach_(module: nn.Module, attribute: str, keep: Keep) -> None:
@@ -105,20 +108,29 @@ def detach_(module: nn.Module, attribute: str, keep: Keep) -> None:
             del stages[i]
     elif stages[0] is keep:
         order = getattr(module.parametrizations, _ORDER)
-        _own_class_(module)
         parametrize.remove_parametrizations(module, attribute, leave_parametrized=False)
         _sort_(module._parameters, order)
 
 
 def _own_class_(module: nn.Module) -> None:
-    """Give a parametrized module a class of its own.
+    """Give a parametrized module a class that no other module has.
 
-    torch makes one class per parametrized module, but a deep copy shares it with its
-    original, and adding or removing a parametrization on one would change the other.
+    torch makes a class per parametrized module, but a deep copy shares its original's, and
+    what is then added to or removed from one of them changes the other.
     """
     cls = type(module)
     content = {k: v for k, v in vars(cls).items() if k not in ("__dict__", "__weakref__")}
     module.__class__ = type(cls.__name__, cls.__bases__, content)
+
+
+def _copying_the_class(deepcopy: Callable[..., Any]) -> Callable[..., Any]:
+    def replicate(module: nn.Module, memo: dict[int, Any]) -> Any:
+        replica = deepcopy(module, memo)
+        if type(replica) is type(module):
+            _own_class_(replica)
+        return replica
+
+    return replicate
 
 
 def _sort_(parameters: dict[str, Any], order: tuple[str, ...]) -> None:

@@ -265,6 +265,16 @@ def test_a_copy_may_be_settled_while_the_block_goes_on():
         assert not model.fc.bias[~mask["fc.bias"]].any()
 
 
+def test_a_copy_made_plain_by_torch_leaves_the_original_masked():
+    layer = nn.Linear(2, 2)
+    keep = torch.tensor([[True, False], [False, True]])
+    with masked(layer, {"weight": keep}):
+        twin = copy.deepcopy(copy.deepcopy(layer))
+        parametrize.remove_parametrizations(twin, "weight")
+        assert torch.equal(layer.weight != 0, keep)
+        assert torch.equal(twin.weight != 0, keep)
+
+
 def test_a_state_makes_the_round_trip_inside_and_outside():
     model, other = Net(), Net()
     mask = some_mask(model)
