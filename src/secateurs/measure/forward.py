@@ -1,7 +1,7 @@
 """Running a model the way it is measured: in evaluation mode, without gradients."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -16,12 +16,19 @@ def evaluation(model: nn.Module) -> Iterator[nn.Module]:
     """Yield the model in evaluation mode without gradients; every module's mode returns after."""
     modes = [(module, module.training) for module in model.modules()]
     try:
-        model.eval()
+        set_mode(model, training=False)
         with torch.no_grad():
             yield model
     finally:
         for module, training in modes:
             module.training = training
+
+
+def set_mode(model: nn.Module, *, training: bool) -> None:
+    """Put `model` into training or evaluation mode; a traced program's mode is fixed."""
+    # Exported programs refuse to be asked: what they do was settled when they were traced.
+    with suppress(NotImplementedError):
+        model.train(training)
 
 
 def device_of(model: nn.Module) -> torch.device:

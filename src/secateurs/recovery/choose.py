@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateurs.measure.forward import device_of
+from secateurs.measure.forward import device_of, set_mode
 from secateurs.recovery.objective import Objective
 from secateurs.recovery.settings import Trainer
 
@@ -70,10 +70,11 @@ def _time(
     model: nn.Module, options: list[Computing], objective: Objective, x: Any, y: Tensor
 ) -> dict[Computing, float]:
     device = device_of(model)
-    copies = {o: copy.deepcopy(model).train() for o in options}
+    copies = {o: copy.deepcopy(model) for o in options}
     taken: dict[Computing, list[float]] = {o: [] for o in options}
     for option, twin in copies.items():
         lay_out_(twin, option.channels_last)
+        set_mode(twin, training=True)
     for round_ in range(4):
         for option, twin in copies.items():
             start = time.perf_counter()

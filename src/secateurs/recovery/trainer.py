@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from secateurs.core.errors import PruneError
 from secateurs.measure.accuracy import Batches, evaluate
-from secateurs.measure.forward import device_of, to_device
+from secateurs.measure.forward import device_of, set_mode, to_device
 from secateurs.recovery.checkpoint import CHECKPOINT, load_training, save_training
 from secateurs.recovery.choose import Computing, choose, lay_out_
 from secateurs.recovery.history import Epoch, History, Progress, Tick
@@ -147,7 +147,7 @@ def _prepared(
 
 def _epoch(run: _Run, data: Loaders, epoch: int, path: Path | None) -> Epoch:
     start = time.perf_counter()
-    run.model.train()
+    set_mode(run.model, training=True)
     seed_loader(data.train, run.settings.seed, epoch)
     with seeded(run.settings.seed, epoch):
         loss, accuracy, lr = _steps(run, data.train, epoch, path)
