@@ -9,7 +9,7 @@ from secateurs.budget.cost import to_cost
 from secateurs.budget.erk import erk
 from secateurs.budget.normalise import NORMALISATIONS, Normalise, lamp_scores, normalised
 from secateurs.budget.ranked import lamp, ranked_together
-from secateurs.budget.uniform import each, uniform
+from secateurs.budget.uniform import each, per_pool, uniform
 
 __all__ = [
     "NORMALISATIONS",
@@ -19,6 +19,7 @@ __all__ = [
     "lamp",
     "lamp_scores",
     "normalised",
+    "per_pool",
     "ranked_together",
     "to_cost",
     "uniform",

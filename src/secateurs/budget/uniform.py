@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from secateurs.budget.counts import allowed, exact
-from secateurs.core.errors import UnknownNameError
+from secateurs.core.errors import BudgetError, UnknownNameError
 from secateurs.core.site import Quota, Sites
 
 
@@ -42,4 +42,21 @@ def each(
     return {
         name: counts[name].nearest(exact(densities.get(name, 1.0)) * site.units)
         for name, site in sites.items()
+    }
+
+
+def per_pool(sites: Sites, keep: int) -> Quota:
+    """Keep exactly `keep` units of every pool; a site without pools is one pool.
+
+    Raises:
+        BudgetError: a site has fewer units to a pool.
+    """
+    for name, site in sites.items():
+        pool = site.among or site.units
+        if not 0 <= keep <= pool:
+            raise BudgetError(
+                f"cannot keep {keep} of every {pool} units of {name!r}; keep 0 to {pool}"
+            )
+    return {
+        name: keep * (site.units // site.among if site.among else 1) for name, site in sites.items()
     }

@@ -152,7 +152,7 @@ def _measured_view(part: Slices, shape: tuple[int, ...], tensor: Tensor) -> list
     for have, want in zip(tensor.shape, shape, strict=True):
         # Each axis of the parameter is the product of the next axes of the view.
         product = 1
-        while lengths and (product < want or (lengths[0] == 1 and len(lengths) > 0)):
+        while lengths and (product < want or lengths[0] == 1):
             product *= lengths[0]
             view.append(1 if have == 1 else lengths[0])
             lengths.pop(0)

@@ -119,26 +119,19 @@ def blocks(
     return _cut(model, block, False, include, exclude)
 
 
-def n_of_m(
-    model: nn.Module,
-    keep: int,
-    among: int,
-    *,
-    include: Patterns = None,
-    exclude: Patterns = None,
+def pools(
+    model: nn.Module, among: int, *, include: Patterns = None, exclude: Patterns = None
 ) -> dict[str, Site]:
-    """Elements in pools of `among` neighbours along the input channels, for keep:among sparsity.
+    """Elements in pools of `among` neighbours along the input channels, for N:M sparsity.
 
-    The pool is what the grain fixes; `uniform(sites, keep / among)` is the quota that
-    keeps exactly `keep` in each.
+    The pool is where we may cut; how many of it stay is the budget's: density 0.5, or
+    `per_pool(sites, 2)`, makes pools of 4 the 2:4 that sparse matrix units read.
 
     Raises:
-        ShapeError: `among` does not divide the input channels of a layer, or `keep` is
-            not in 1 to `among`.
+        ShapeError: `among` does not divide the input channels of a layer.
     """
-    if not 1 <= keep <= among:
-        raise ShapeError(f"cannot keep {keep} of every {among}; keep 1 to {among}")
-    misfits = {x.param: x.shape for x in _chosen(model, include, exclude) if _ins(x) % among}
+    found = _chosen(model, include, exclude)
+    misfits = {x.param: x.shape for x in found if among < 2 or _ins(x) % among}
     _refuse(misfits, f"pools of {among} neighbouring input channels do not fit")
 
     def pooled(layer: Layer) -> Site:
@@ -146,7 +139,7 @@ def n_of_m(
         order = (layer.out_axis, *kernel, layer.in_axis)
         return Blocks(layer.param, layer.shape, (1,) * len(layer.shape), among, order)
 
-    return {x.param: pooled(x) for x in _chosen(model, include, exclude)}
+    return {x.param: pooled(x) for x in found}
 
 
 def strided(

@@ -13,8 +13,8 @@ from secateurs.granularity.grains import (
     fibres,
     in_channels,
     kernels,
-    n_of_m,
     out_channels,
+    pools,
     rows,
     strided,
     vectors,
@@ -41,6 +41,6 @@ GRANULARITIES: dict[str, Granularity] = {
     "fibre": fibres,
     "vector4": partial(vectors, size=4),
     "block4x4": partial(blocks, shape=(4, 4)),
-    "2:4": partial(n_of_m, keep=2, among=4),
+    "pool4": partial(pools, among=4),
     "strided2": partial(strided, stride=2),
 }
