@@ -35,7 +35,7 @@ def curvature(
     """
     sums: dict[str, Tensor] = {}
     count = 0
-    with evaluating(model):
+    with evaluating(model), torch.enable_grad():
         for count, (inputs, labels) in enumerate(placed(model, batches), start=1):
             parameters, value = tracked(model, inputs, labels, loss, count)
             tensors = list(parameters.values())

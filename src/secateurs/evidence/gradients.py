@@ -37,7 +37,7 @@ def gradients(
     sums: dict[str, Tensor] = {}
     squares: dict[str, Tensor] = {}
     count = 0
-    with evaluating(model):
+    with evaluating(model), torch.enable_grad():
         for count, (inputs, labels) in enumerate(placed(model, batches), start=1):
             parameters, value = tracked(model, inputs, labels, loss, count)
             found = torch.autograd.grad(
@@ -67,8 +67,7 @@ def tracked(
     }
     buffers = {name: b.clone() for name, b in model.named_buffers()}
     args, kwargs = arguments(inputs)
-    with torch.enable_grad():
-        value = loss(functional_call(model, {**parameters, **buffers}, args, kwargs), *labels)
+    value = loss(functional_call(model, {**parameters, **buffers}, args, kwargs), *labels)
     if not isinstance(value, Tensor) or value.numel() != 1 or not bool(value.isfinite()):
         shown = tuple(value.shape) if isinstance(value, Tensor) and value.numel() != 1 else value
         raise EvidenceError(

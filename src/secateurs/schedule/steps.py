@@ -14,10 +14,10 @@ def rounds(n: int) -> Schedule:
     [0.0, 0.0, 0.5, 1.0]
 
     Raises:
-        ValueError: n is below 1.
+        BudgetError: n is below 1.
     """
     if n < 1:
-        raise ValueError(f"cannot prune in {n} rounds; use 1 or more")
+        raise _refusal(f"cannot prune in {n} rounds; use 1 or more")
     # 0.29 * 100 is 28.999...; the nudge is far below any step a loop can take.
     return lambda t: math.floor(t * n + 1e-9) / n
 
@@ -29,12 +29,12 @@ def geometric(density: float) -> Schedule:
     [0.0, 0.667, 1.0]
 
     Raises:
-        ValueError: the final density is not above 0 and below 1.
+        BudgetError: the final density is not above 0 and below 1.
 
     Source: Frankle & Carbin 2019, arXiv:1803.03635, iterative pruning.
     """
     if not 0 < density < 1:
-        raise ValueError(f"no schedule keeps equal shares down to density {density}; use 0 to 1")
+        raise _refusal(f"no schedule keeps equal shares down to density {density}; use 0 to 1")
     return lambda t: (1 - density**t) / (1 - density)
 
 
@@ -48,13 +48,20 @@ def densities(
     (0.75, 0.5)
 
     Raises:
-        ValueError: n is below 1, or `density` and `start` are not in order within 0 to 1.
+        BudgetError: n is below 1, or `density` and `start` are not in order within 0 to 1.
     """
     if n < 1:
-        raise ValueError(f"cannot prune in {n} cuts; use 1 or more")
+        raise _refusal(f"cannot prune in {n} cuts; use 1 or more")
     if not 0 <= density <= start <= 1:
-        raise ValueError(
+        raise _refusal(
             f"cannot go from density {start} to {density}; use 0 <= density <= start <= 1"
         )
-    left = (1 - schedule(i / n) for i in range(1, n + 1))
-    return tuple(density + (start - density) * rest for rest in left)
+    done = (schedule(i / n) for i in range(1, n + 1))
+    return tuple(start * (1 - part) + density * part for part in done)
+
+
+def _refusal(message: str) -> Exception:
+    # Imported here because the errors' package brings in torch, which schedules do without.
+    from secateurs.core.errors import BudgetError
+
+    return BudgetError(message)
