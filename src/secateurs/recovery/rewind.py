@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from secateurs.core.errors import ShapeError, StructureError
+from secateurs.core.layers import plain_name
 from secateurs.recovery.seeds import forked
 
-_ORIGINAL = re.compile(r"parametrizations\.([^.]+)\.original$")
+_STAGE = re.compile(r"parametrizations\.[^.]+\.\d+\.")
+"""Tensors of a parametrization itself, such as a mask."""
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:
@@ -57,9 +59,24 @@ def reinitialise_(model: nn.Module, seed: int) -> None:
         StructureError: a parameter belongs to a module that cannot reset itself; nothing
             was changed.
     """
+    _check(model)
+    with forked(), torch.no_grad():
+        torch.manual_seed(seed)
+        for module in model.modules():
+            _reset(module)
+
+
+def _check(model: nn.Module) -> None:
     for path, module in model.named_modules():
         own = [*module.named_parameters(recurse=False)]
-        if isinstance(module, parametrize.ParametrizationList) or not own:
+        if isinstance(module, parametrize.ParametrizationList):
+            if not hasattr(module, "original"):
+                raise StructureError(
+                    f"cannot draw {path!r} anew: its parametrization keeps several tensors; "
+                    "remove it first with torch.nn.utils.parametrize.remove_parametrizations"
+                )
+            continue
+        if not own:
             continue
         if _resetter(module) is None:
             name = f"{path}.{own[0][0]}".lstrip(".")
@@ -67,10 +84,6 @@ def reinitialise_(model: nn.Module, seed: int) -> None:
                 f"cannot draw {name!r} anew: {type(module).__name__} has no reset_parameters(); "
                 "add one, or build a new model and compact it with the same mask"
             )
-    with forked(), torch.no_grad():
-        torch.manual_seed(seed)
-        for module in model.modules():
-            _reset(module)
 
 
 def _resetter(module: nn.Module) -> Callable[[], None] | None:
@@ -90,16 +103,28 @@ def _reset(module: nn.Module) -> None:
         reset()
         return
     # Resetting writes into the masked value, which is computed; the original lies below.
-    bare = copy.deepcopy(module)
-    assert isinstance(module.parametrizations, nn.ModuleDict)
-    for name in module.parametrizations:
-        parametrize.remove_parametrizations(bare, name)
+    bare = _bare(module)
     _reset(bare)
     for name, value in _plain(module).items():
         value.copy_(bare.state_dict()[name])
 
 
+def _bare(module: nn.Module) -> nn.Module:
+    """Copy a parametrized module without its parametrizations.
+
+    torch's `remove_parametrizations` would take the attribute from the class, which a copy
+    shares with the module it was made from.
+    """
+    bare = copy.deepcopy(module)
+    stages = bare._modules.pop("parametrizations")
+    assert isinstance(stages, nn.ModuleDict)
+    bare.__class__ = type(module).__bases__[0]
+    for name, stage in stages.items():
+        bare.register_parameter(name, stage.get_parameter("original"))
+    return bare
+
+
 def _plain(model: nn.Module) -> dict[str, Tensor]:
-    """Return the live parameters and buffers without what a parametrization adds."""
-    named = {_ORIGINAL.sub(r"\1", name): value for name, value in model.state_dict().items()}
-    return {name: value for name, value in named.items() if "parametrizations." not in name}
+    """Return the live parameters and buffers by bare name, without the masks' own buffers."""
+    named = {plain_name(name): value for name, value in model.state_dict().items()}
+    return {name: value for name, value in named.items() if not _STAGE.search(name)}
