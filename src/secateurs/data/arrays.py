@@ -70,10 +70,8 @@ def mnist(data_dir: Path | None, *, download: bool) -> Arrays:
     root = _root(data_dir)
     try:
         train, test = (MNIST(str(root), train=t, download=download) for t in (True, False))
-    except (RuntimeError, OSError) as error:
-        raise _missing("mnist", root, "MNIST/raw/train-images-idx3-ubyte ...", error) from None
-    except (ValueError, AssertionError) as error:
-        raise FileError(f"{root / 'MNIST'} is damaged ({error}); get it anew") from None
+    except (RuntimeError, OSError, ValueError, AssertionError) as error:
+        raise _unusable("mnist", root, "MNIST", error=error) from None
     return Arrays(
         (train.data.unsqueeze(1), train.targets.long()),
         (test.data.unsqueeze(1), test.targets.long()),
@@ -200,8 +198,8 @@ def _torchvision_cifar10(root: Path, download: bool) -> tuple[dict[str, Tensor],
         try:
             part: Any = CIFAR10(str(root), train=split == "train", download=download)
         except (RuntimeError, OSError) as error:
-            wanted = "cifar10/train/<class>/*.jpg, cifar10-jpeg.zip or cifar-10-batches-py"
-            raise _missing("cifar10", root, wanted, error) from None
+            wanted = ("cifar-10-batches-py", "cifar10", "cifar10-jpeg.zip")
+            raise _unusable("cifar10", root, *wanted, error=error) from None
         tensors[f"{split}_images"] = torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous()
         tensors[f"{split}_labels"] = torch.tensor(part.targets)
         names = tuple(part.classes)
@@ -216,8 +214,11 @@ def _root(data_dir: Path | None) -> Path:
     return Path(named) if named else cache_dir() / "data"
 
 
-def _missing(name: str, root: Path, wanted: str, error: Exception) -> FileError:
-    found = "which does not exist" if not root.is_dir() else f"which has no usable {wanted}"
+def _unusable(name: str, root: Path, *wanted: str, error: Exception) -> FileError:
+    """Tell files that are not there from files that cannot be read."""
+    if (root / wanted[0]).is_dir():
+        return FileError(f"{root / wanted[0]} is damaged or incomplete ({error}); get it anew")
+    found = f"which has no {' or '.join(wanted)}" if root.is_dir() else "which does not exist"
     return FileError(
         f"cannot find {name} in {root}, {found}; name the folder that holds it with --data-dir "
         f"(data_dir=...) or SECATEURS_DATA, or download it with --download (download=True) "
