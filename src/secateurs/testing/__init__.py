@@ -10,6 +10,7 @@ from secateurs.testing.laws import (
     units_share_no_position,
 )
 from secateurs.testing.nets import TOYS, Toy, toy
+from secateurs.testing.sites import some_scores, some_sites
 
 __all__ = [
     "TOYS",
@@ -20,6 +21,8 @@ __all__ = [
     "scores_follow_their_units",
     "scores_hold_one_finite_number_per_unit",
     "some_evidence",
+    "some_scores",
+    "some_sites",
     "toy",
     "units_share_no_position",
 ]
