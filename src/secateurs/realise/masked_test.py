@@ -1,9 +1,11 @@
 import copy
+from collections import Counter
 
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from secateurs.core.errors import PruneError, ShapeError, StructureError, UnknownNameError
 from secateurs.realise.masked import apply_mask, apply_mask_, masked, settle_
@@ -471,14 +473,70 @@ def test_infinite_and_nan_weights_are_masked_too():
         assert model.weight.tolist() == [[1.0, 0.0]]
 
 
+class Counting(TorchDispatchMode):
+    """Counts the operations that reach the kernels."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.seen[str(func)] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("gradients", ["masked", "dense"])
+def test_a_step_costs_one_multiplication_more_per_masked_parameter(gradients):
+    model, x = Net(), torch.randn(2, 1, 6, 6)
+
+    def count(backward):
+        model.zero_grad()
+        with Counting() as counting:
+            y = model(x).sum()
+        if backward:
+            with Counting() as counting:
+                y.backward()
+        return counting.seen
+
+    plain = [count(False), count(True)]
+    with masked(model, some_mask(model), gradients=gradients):
+        held = [count(False), count(True)]
+    extra = [after - before for after, before in zip(held, plain, strict=True)]
+    back = {"aten.mul.Tensor": 5} if gradients == "masked" else {}
+    assert extra[0] == {"aten.mul.Tensor": 5}
+    assert {k: v for k, v in extra[1].items() if "detach" not in k} == back
+
+
+@pytest.mark.parametrize("gradients", ["masked", "dense"])
+def test_gradients_per_example_can_be_taken_inside(gradients):
+    layer = nn.Linear(2, 1, bias=False)
+    mask = {"weight": torch.tensor([[True, False]])}
+    x = torch.tensor([[2.0, 3.0], [5.0, 7.0]])
+    with masked(layer, mask, gradients=gradients):
+        stored = {name: p.detach() for name, p in layer.named_parameters()}
+
+        def output(parameters, one):
+            return torch.func.functional_call(layer, parameters, (one,)).sum()
+
+        (each,) = torch.func.vmap(torch.func.grad(output), (None, 0))(stored, x).values()
+    expected = [[[2.0, 0.0]], [[5.0, 0.0]]] if gradients == "masked" else x.view(2, 1, 2).tolist()
+    assert each.tolist() == expected
+
+
+def test_the_names_of_parameters_inside_a_block_are_known_too():
+    layer = nn.Linear(2, 1)
+    keep = torch.tensor([[True, False]])
+    with masked(layer, {"weight": torch.ones(1, 2)}):
+        apply_mask_(layer, {"parametrizations.weight.original": keep})
+        assert torch.equal(layer.weight != 0, keep)
+
+
 def test_masking_draws_no_random_numbers():
-    state = torch.get_rng_state()
     model = Net()
-    drawn = torch.get_rng_state()
-    assert not torch.equal(state, drawn)
-    with masked(model, some_mask(model)):
-        pass
-    assert torch.equal(torch.get_rng_state(), drawn)
+    before = torch.get_rng_state()
+    with masked(model, some_mask(model), gradients="dense"):
+        model(torch.ones(2, 1, 6, 6))
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_applying_a_mask_to_a_copy_leaves_the_model():

@@ -8,6 +8,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from secateurs.core.errors import ShapeError, StructureError, UnknownNameError
+from secateurs.core.layers import plain_name
 from secateurs.core.mask import Mask
 from secateurs.core.near import near
 from secateurs.realise.hold import Keep
@@ -61,7 +62,8 @@ def match(model: nn.Module, mask: Mapping[str, Tensor]) -> list[tuple[Slot, Tens
     """
     known = slots(model)
     found: dict[int, tuple[Slot, Tensor]] = {}
-    for name, keep in Mask(mask).items():
+    for given, keep in Mask(mask).items():
+        name = plain_name(given)  # inside a block, torch's own names are the parametrized ones
         if name not in known:
             raise _unknown(model, name, known)
         slot = known[name]
