@@ -1,0 +1,3 @@
+"""What the header's model has read before it reads a header; part of the format."""
+
+PRIMER = b""
