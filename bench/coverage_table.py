@@ -1,0 +1,114 @@
+"""The table of the coverage sweep, from its lines of JSON."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+Result = dict[str, Any]
+SOURCES = ("torchvision", "timm", "transformers")
+
+
+def write_table(folder: Path, path: Path) -> None:
+    """Write every result in `folder` as one Markdown page."""
+    results = [json.loads(p.read_text()) for p in sorted(folder.glob("*.json"))]
+    present = [r for r in results if r.get("stage") != "build"]
+    lines = ["# Coverage: which architectures are pruned, proved, saved and exported", ""]
+    lines += [
+        "Written by `python bench/coverage.py`. Half of every bucket of coupled units goes, at",
+        "random; the result is compared in float64 with the masked original, or, where a norm",
+        "takes statistics across removed channels, with the reference that leaves them out.",
+        "`share` is the part of the parameters that lies in some prunable unit. `TP` is",
+        "Torch-Pruning in the same run, given the model and nothing else but its final layer.",
+        "",
+        *_totals(present),
+        "",
+    ]
+    for source in SOURCES:
+        rows = [r for r in present if r["name"].startswith(source + ":")]
+        if rows:
+            lines += [f"## {source}", "", *_header(), *map(_row, rows), ""]
+    missing = [r for r in results if r.get("stage") == "build"]
+    if missing:
+        lines += ["## Not built here", ""]
+        lines += [f"- `{r['name']}`: {_cell(r.get('error', ''))}" for r in missing] + [""]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines))
+
+
+COLUMNS: dict[str, Callable[[Result], Any]] = {
+    "models": lambda r: True,
+    "traced": lambda r: "share" in r,
+    "proved": lambda r: "difference" in r,
+    "as the user's class": lambda r: r.get("how") == "module",
+    "with traced parts": lambda r: r.get("how") == "module with traced parts",
+    "as a graph": lambda r: r.get("how") == "graph",
+    "nothing put back": lambda r: "difference" in r and not r["put_back_units"],
+    "saved": lambda r: r.get("round_trip", 1) < 1e-5,
+    "exported": lambda r: bool(r.get("exported")),
+    "TP runs": lambda r: bool(r.get("peer", {}).get("runs")),
+    "TP equal": lambda r: r.get("peer", {}).get("equal") is True,
+    "TP unproved": lambda r: r.get("peer", {}).get("equal") == "across norms",
+}
+
+
+def _totals(results: list[Result]) -> list[str]:
+    lines = ["| | " + " | ".join(SOURCES) + " |", "|---|" + "---:|" * len(SOURCES)]
+    of = [[r for r in results if r["name"].startswith(s + ":")] for s in SOURCES]
+    for title, holds in COLUMNS.items():
+        lines.append(f"| {title} | " + " | ".join(str(sum(map(holds, rs))) for rs in of) + " |")
+    for title, get in _MEDIANS.items():
+        cells = [[get(r) for r in rs if get(r) is not None] for rs in of]
+        lines.append(f"| {title} | " + " | ".join(f"{median(c):.4g}" if c else "" for c in cells))
+        lines[-1] += " |"
+    return lines
+
+
+_MEDIANS: dict[str, Callable[[Result], Any]] = {
+    "median share": lambda r: r.get("share"),
+    "median share, TP": lambda r: r.get("peer", {}).get("share"),
+    "median seconds to trace": lambda r: r.get("seconds", {}).get("trace"),
+    "median seconds to compact and prove": lambda r: r.get("seconds", {}).get("compact"),
+}
+
+
+def _header() -> list[str]:
+    titles = ("model", "share", "left", "how", "difference", "put back", "exported", "s")
+    titles += ("TP share", "TP runs", "TP equal", "note")
+    return ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
+
+
+def _row(r: Result) -> str:
+    peer = r.get("peer", {})
+    failed = r.get("stage") != "done"
+    note = f"{r.get('stage')}: {r.get('error')}" if failed else _note(r)
+    cells = (
+        f"`{r['name'].partition(':')[2]}`",
+        _number(r.get("share"), ".4f"),
+        _number(r["left"] / r["parameters"] if "left" in r else None, ".3f"),
+        r.get("how", "failed"),
+        _number(r.get("difference"), ".1e") + ("*" if r.get("against") == "reference" else ""),
+        str(r.get("put_back_units", "")),
+        {True: "yes", False: "no"}.get(r.get("exported", ""), str(r.get("exported", ""))),
+        _number(sum(r.get("seconds", {}).values()), ".1f"),
+        _number(peer.get("share"), ".4f"),
+        {True: "yes", False: "no"}.get(peer.get("runs", ""), ""),
+        {True: "yes", False: "no"}.get(peer.get("equal", ""), str(peer.get("equal", ""))),
+        _cell(note),
+    )
+    return "| " + " | ".join(cells) + " |"
+
+
+def _note(r: Result) -> str:
+    if r.get("parts"):
+        return f"{len(r['parts'])} parts, {r['parts'][0] or 'all'}"
+    return r["put_back"][0][2] if r.get("put_back") else ""
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "/").replace("\n", " ")[:120]

@@ -1,0 +1,153 @@
+"""Build the small model in float64, make its attributes follow, and mend what they cannot say."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor, fx, nn
+
+from secateurs.core.example import Example
+from secateurs.core.mask import Mask
+from secateurs.graph.graph import Graph
+from secateurs.realise.attention import follow_attention
+from secateurs.realise.attributes import Edit, constants, follow_constants, follow_leaves, shapes
+from secateurs.realise.calls import Call, Values, record_calls, record_values
+from secateurs.realise.precise import attribute, doubled, restore_constants_
+from secateurs.realise.program import is_program
+from secateurs.realise.repair import Repair
+from secateurs.realise.shrink import Keep, Shrunk, all_tensors, shrink
+from secateurs.realise.temperature import Fold, has_default_scale
+
+
+@dataclass
+class Original:
+    """The masked original in float64 and its traced program, run once on the example."""
+
+    model: nn.Module
+    """The user's model, never changed."""
+    masked: nn.Module
+    graph: Graph
+    """Its program holds the masked weights in float64."""
+    mask: Mask
+    example: Example
+    """In float64."""
+    tolerance: float
+
+    @cached_property
+    def values(self) -> Values:
+        """Every value of the traced program."""
+        return record_values(self.graph.module, self.example)
+
+    @cached_property
+    def calls(self) -> dict[str, list[Call]]:
+        """What every module is called with, in the program's values."""
+        return record_calls(self.masked, self.example, self.values)
+
+
+@dataclass
+class Small:
+    """A small model in float64 and evaluation mode, and the program it must agree with."""
+
+    model: nn.Module
+    shrunk: Shrunk
+    original: Original
+    program: fx.GraphModule
+    edits: list[Edit]
+    fold: Fold | None = None
+    parts: list[str] = field(default_factory=list)
+
+    @cached_property
+    def values(self) -> Values:
+        """Every value of the smaller program."""
+        return record_values(self.program, self.original.example)
+
+    def repair(self) -> bool:
+        """Mend, in place, the modules that compute something else; False when that failed."""
+        try:
+            values, calls = self.values, self.original.calls
+        except Exception:  # a program of one concrete run need not run on smaller parameters
+            return False
+        work = Repair(
+            model=self.model,
+            after=self.program,
+            values=values,
+            calls=calls,
+            constants=constants(self.original.graph.module.graph, self.program.graph),
+            shapes=shapes(self.original.values, values, self.original.graph.module.graph),
+            fold=self.fold or self._new_fold(),
+            tolerance=self.original.tolerance,
+            refresh=self._refresh,
+        )
+        right = work.fix()
+        self.model = work.model
+        self.edits += work.edits
+        self.parts = work.parts
+        return right
+
+    def keep_temperature(self) -> None:
+        """Fold fused attention's scale into the query rows, where a head became narrower."""
+        if not has_default_scale(self.original.graph.module.graph):
+            return
+        try:
+            self.fold = self._new_fold()
+        except Exception:  # as in `repair`
+            return
+        if self.fold.defaults():
+            self._refresh()
+
+    def _new_fold(self) -> Fold:
+        return Fold(
+            self.original.graph.module.graph,
+            self.program.graph,
+            (self.original.values, self.values),
+            lambda target: attribute(self.program, target),
+        )
+
+    def _refresh(self) -> Values:
+        self.program.recompile()
+        self.__dict__.pop("values", None)
+        if self.fold is not None:
+            self.fold.new = self.values
+        return self.values
+
+    def finish(self) -> nn.Module:
+        """Give dtypes and modes back what they were and return the model."""
+        for name, tensor in self.shrunk.new.items():
+            old = self.shrunk.old[name]
+            if tensor.dtype != old.dtype:
+                tensor.data = tensor.data.to(old.dtype)
+        modes = {path: m.training for path, m in self.original.model.named_modules()}
+        for path, module in self.model.named_modules():
+            module.training = modes.get(path, modes[""])
+            if is_program(module):
+                assert isinstance(module, fx.GraphModule)
+                restore_constants_(module.graph)
+                _cast_held_(module, {id(t) for t in self.shrunk.new.values()}, self.shrunk.old)
+                module.recompile()
+        return self.model
+
+
+def build(original: Original, keeps: Mapping[str, Keep], after: fx.GraphModule) -> Small:
+    """Shrink a copy of the original and let its attributes follow; it may not run yet."""
+    model, shrunk = shrink(original.model, keeps, original.mask, dtype=torch.float64)
+    model.eval()
+    own = all_tensors(model)
+    program = doubled(after, own.get)
+    old = {name: tuple(t.shape) for name, t in all_tensors(original.model).items()}
+    sizes = constants(original.graph.module.graph, program.graph)
+    edits = follow_leaves(model, old, keeps)
+    for path, module in model.named_modules():
+        edits += follow_attention(path, module)
+    edits += follow_constants(model, sizes, old)
+    small = Small(model, shrunk, original, program, edits)
+    small.keep_temperature()
+    return small
+
+
+def _cast_held_(part: fx.GraphModule, done: set[int], old: Mapping[str, Tensor]) -> None:
+    """Give constants of the traced program, which were made float64, the model's dtype."""
+    floats = [t.dtype for t in old.values() if t.is_floating_point()]
+    for tensor in all_tensors(part).values():
+        if tensor.dtype == torch.float64 and id(tensor) not in done and floats:
+            tensor.data = tensor.data.to(floats[0])
