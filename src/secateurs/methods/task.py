@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 from secateurs.core.errors import BudgetError
 from secateurs.core.example import Example
@@ -21,11 +21,15 @@ class Train(Protocol):
         model: nn.Module,
         *,
         name: str,
+        epochs: int | None = None,
         after_step: Callable[[int], None] | None = None,
+        penalty: Callable[[nn.Module], Tensor] | None = None,
     ) -> None:
-        """Train `model`; call `after_step(step)` after every optimizer step when given.
+        """Train `model`, for as many epochs as its own settings say unless told otherwise.
 
-        `name` says which part of the method this is, for progress and resuming.
+        `name` says which part of the method this is, for progress and resuming;
+        `after_step(step)` is called after every optimizer step, counted from 1; `penalty`
+        is added to the loss.
         """
 
 
@@ -66,8 +70,8 @@ class Pruned:
 class Target:
     """How much should stay: a fraction of the units, the parameters or the MACs.
 
-    >>> Target("macs", 0.5).at(0.5)
-    Target(kind='macs', fraction=0.75)
+    >>> Target("macs", 0.5)
+    Target(kind='macs', fraction=0.5)
     """
 
     kind: Literal["density", "params", "macs"] = "density"
@@ -80,7 +84,3 @@ class Target:
                 f"{self.kind} {self.fraction:g} is not a fraction to keep; "
                 "use a number above 0 and at most 1"
             )
-
-    def at(self, progress: float) -> "Target":
-        """Return the target part of the way, where `progress` of the sparsity is reached."""
-        return Target(self.kind, 1 - progress * (1 - self.fraction))

@@ -1,0 +1,225 @@
+"""Commands that train, prune and measure."""
+
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from secateurs.cli import show
+from secateurs.core.errors import BudgetError, PruneError
+from secateurs.measure.report import Report
+from secateurs.methods.table import METHODS, options_of
+from secateurs.methods.task import Target
+from secateurs.recovery.settings import FINETUNE, Precision, Trainer
+from secateurs.runs.demo import DEMO
+from secateurs.runs.job import run
+from secateurs.runs.recipe import Cut, Recipe, stamped
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="lenet5, resnet56, ... ; torchvision:NAME, timm:NAME or package.module:factory."
+    ),
+]
+DataName = Annotated[str, typer.Option("--data", help="digits, mnist, cifar10 or folder:PATH.")]
+DataDir = Annotated[
+    Path | None, typer.Option(help="Where data sets live.", envvar="SECATEURS_DATA")
+]
+Out = Annotated[Path, typer.Option("--out", help="A new folder for everything the run makes.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
+Checkpoint = Annotated[
+    Path | None, typer.Option(help="Trained weights: .safetensors, or a .pt state dict.")
+]
+Pretrained = Annotated[
+    bool, typer.Option("--pretrained", help="Use the source's own trained weights.")
+]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images in a training step.")]
+Seed = Annotated[int, typer.Option(help="Of shuffling, splits and initial weights.")]
+Lr = Annotated[float | None, typer.Option(help="Peak learning rate.")]
+PrecisionOf = Annotated[
+    str, typer.Option("--precision", help="float32, bfloat16, or auto: the faster here.")
+]
+
+
+def demo(
+    out: Out = Path("demo-run"),
+    resume: Resume = False,
+) -> None:
+    """Train, prune two ways, measure and report, on embedded data in about a minute.
+
+    Example: `secateurs demo --out demo-run`
+    """
+    _run(DEMO, out, resume)
+
+
+def train(
+    model: Model,
+    data: DataName,
+    out: Out,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training data.")] = 20,
+    lr: Lr = None,
+    batch_size: BatchSize = 128,
+    weight_decay: Annotated[float, typer.Option(help="Of all weights.")] = 5e-4,
+    precision: PrecisionOf = "auto",
+    data_dir: DataDir = None,
+    seed: Seed = 0,
+    resume: Resume = False,
+) -> None:
+    """Train a dense baseline, resumably; leaves OUT/dense.safetensors.
+
+    Example: `secateurs train lenet5 --data mnist --data-dir data --epochs 10 --out runs/lenet5`
+    """
+    dense = _dense(epochs, lr, weight_decay, precision, seed)
+    recipe = Recipe(
+        model, data, (), dense=dense, data_dir=_text(data_dir), batch_size=batch_size, seed=seed
+    )
+    _run(recipe, out, resume)
+
+
+def prune(
+    model: Model,
+    data: DataName,
+    out: Out,
+    method: Annotated[str, typer.Option(help="See `secateurs methods`.")] = "magnitude",
+    granularity: Annotated[
+        str, typer.Option(help="element, row, kernel, ..., or out_channel, removed physically.")
+    ] = "element",
+    density: Annotated[float | None, typer.Option(help="Fraction of units to keep.")] = None,
+    macs: Annotated[
+        float | None, typer.Option(help="Fraction of MACs to keep; needs out_channel.")
+    ] = None,
+    params: Annotated[
+        float | None, typer.Option(help="Fraction of parameters to keep; needs out_channel.")
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", "-o", help="NAME=VALUE of the method; see `methods NAME`."),
+    ] = None,
+    checkpoint: Checkpoint = None,
+    pretrained: Pretrained = False,
+    dense_epochs: Annotated[
+        int, typer.Option(min=0, help="Train the dense model first, this long.")
+    ] = 0,
+    epochs: Annotated[int, typer.Option(min=0, help="Recovery after each cut.")] = 3,
+    lr: Lr = None,
+    batch_size: BatchSize = 128,
+    precision: PrecisionOf = "float32",
+    data_dir: DataDir = None,
+    seed: Seed = 0,
+    resume: Resume = False,
+) -> None:
+    """Prune a trained model, recover, prove, save and measure it.
+
+    Example: `secateurs prune lenet5 --data mnist --data-dir data --checkpoint
+    runs/lenet5/dense.safetensors --granularity out_channel --macs 0.5 --out runs/half`
+    """
+    cut = Cut(
+        method,
+        _target(density, macs, params),
+        _options(method, granularity, option or []),
+        replace(
+            FINETUNE, epochs=epochs, lr=lr or FINETUNE.lr, precision=_word(precision), seed=seed
+        ),
+    )
+    recipe = Recipe(
+        model,
+        data,
+        (cut,),
+        checkpoint=_text(checkpoint),
+        pretrained=pretrained,
+        dense=_dense(dense_epochs, None, 5e-4, precision, seed) if dense_epochs else None,
+        data_dir=_text(data_dir),
+        batch_size=batch_size,
+        seed=seed,
+    )
+    _run(recipe, out, resume)
+
+
+def bench(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    batch: Annotated[int | None, typer.Option(min=1, help="Images at once.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each model is timed.")] = 20,
+) -> None:
+    """Time the models of a run again, side by side, on this machine.
+
+    Example: `secateurs bench demo-run --batch 1 --threads 1`
+    """
+    from secateurs.runs.again import time_again
+
+    timed = time_again(run_folder, batch=batch, threads=threads, rounds=rounds)
+    show.timings(timed)
+
+
+def _run(recipe: Recipe, out: Path, resume: bool) -> Report:
+    with show.saying() as say:
+        report = run(stamped(recipe, version("secateurs")), out, resume=resume, say=say)
+    show.results(report)
+    show.out.print(f"Report: {out / 'report.html'}", highlight=False)
+    return report
+
+
+def _target(density: float | None, macs: float | None, params: float | None) -> Target:
+    given = {"density": density, "macs": macs, "params": params}
+    asked = {kind: value for kind, value in given.items() if value is not None}
+    if len(asked) != 1:
+        raise BudgetError(
+            f"{' and '.join(f'--{k}' for k in asked) or 'no target'} given; "
+            "pass exactly one of --density, --macs, --params"
+        )
+    (kind, value), *_ = asked.items()
+    return Target(kind, value)  # type: ignore[arg-type]
+
+
+def _options(method: str, granularity: str, words: list[str]) -> dict[str, Any]:
+    """Read NAME=VALUE words as the types of the method's own defaults."""
+    known = options_of(METHODS[method]) if method in METHODS else {}
+    options: dict[str, Any] = {"granularity": granularity} if "granularity" in known else {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise PruneError(f"--option {word!r} is not NAME=VALUE; write for example rounds=3")
+        default = known[name].default if name in known else None
+        options[name] = _read(name, value, default)
+    return options
+
+
+def _read(name: str, value: str, default: Any) -> Any:
+    if isinstance(default, bool):
+        if value.lower() not in ("true", "false"):
+            raise PruneError(f"option {name} is {value!r}; use true or false")
+        return value.lower() == "true"
+    if isinstance(default, tuple):
+        return tuple(filter(None, value.split(",")))
+    if isinstance(default, (int, float)):
+        try:
+            return type(default)(value)
+        except ValueError:
+            kind = "a whole number" if isinstance(default, int) else "a number"
+            raise PruneError(f"option {name} is {value!r}; use {kind}") from None
+    return value
+
+
+def _dense(
+    epochs: int, lr: float | None, weight_decay: float, precision: str, seed: int
+) -> Trainer:
+    rate = 0.1 if lr is None else lr
+    return Trainer(
+        epochs=epochs,
+        lr=rate,
+        weight_decay=weight_decay,
+        schedule="one_cycle",
+        precision=_word(precision),
+        channels_last="auto" if precision == "auto" else False,
+        seed=seed,
+    )
+
+
+def _word(precision: str) -> Precision:
+    return precision  # type: ignore[return-value]  # Trainer checks the word.
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

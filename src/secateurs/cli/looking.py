@@ -1,0 +1,124 @@
+"""Commands that look and touch nothing."""
+
+import inspect as python
+from typing import Annotated
+
+import torch
+import typer
+from torch import Tensor, nn
+
+from secateurs.cli import show
+from secateurs.core.errors import ShapeError
+from secateurs.core.layers import layers
+from secateurs.graph.cost import predict
+from secateurs.graph.graph import Graph
+from secateurs.graph.trace import trace
+from secateurs.measure.compute import macs_by_layer
+from secateurs.measure.human import count
+from secateurs.measure.size import parameters
+from secateurs.methods.table import METHODS, method, options_of
+from secateurs.models.create import create, input_shape
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="lenet5, resnet56, ... ; torchvision:NAME, timm:NAME or package.module:factory."
+    ),
+]
+Shape = Annotated[
+    str | None,
+    typer.Option(
+        "--input", help="One input's shape, 3,224,224; the model's usual one if left out."
+    ),
+]
+
+
+def inspect(
+    model: Model,
+    input: Shape = None,
+    classes: Annotated[int | None, typer.Option(help="Outputs, where they can vary.")] = None,
+) -> None:
+    """List a model's layers and what of it can be removed, what cannot, and why.
+
+    Example: `secateurs inspect torchvision:resnet18 --input 3,64,64`
+    """
+    net = create(model, classes=classes).eval()
+    example = _example(model, input)
+    _layers(net, example)
+    with show.waiting(f"tracing {model}"):
+        graph = trace(net, example)
+    _buckets(graph)
+    _frozen(graph)
+
+
+def methods(
+    name: Annotated[str | None, typer.Argument(help="One method, to read all of it.")] = None,
+) -> None:
+    """List the methods, or show one with its paper and options.
+
+    Example: `secateurs methods magnitude`
+    """
+    if name is None:
+        lines = [(n, (m.__doc__ or "").strip().splitlines()[0]) for n, m in METHODS.items()]
+        show.table(("method", "what it does"), lines)
+        return
+    chosen = method(name, {})
+    show.out.print(python.getdoc(chosen) or "", markup=False, highlight=False)
+    options = [
+        (option, str(p.default), python.formatannotation(p.annotation))
+        for option, p in options_of(chosen).items()
+    ]
+    show.table(("option", "default", "type"), options, title="Options: -o NAME=VALUE")
+
+
+def _example(model: str, shape: str | None) -> Tensor:
+    if shape is None:
+        sizes = input_shape(model)
+    else:
+        try:
+            sizes = tuple(int(word) for word in shape.split(","))
+        except ValueError:
+            sizes = ()
+        if not sizes or min(sizes) < 1:
+            raise ShapeError(f"--input {shape!r} is not a shape; write for example 3,224,224")
+    # Two images: with one, batch norms in training mode cannot be traced.
+    return torch.randn(2, *sizes, generator=torch.Generator().manual_seed(0))
+
+
+def _layers(net: nn.Module, example: Tensor) -> None:
+    work = macs_by_layer(net, example[:1])
+    lines = []
+    for name, layer in layers(net).items():
+        path = name.rpartition(".")[0]
+        module = net.get_submodule(path)
+        own = sum(p.numel() for p in module.parameters(recurse=False))
+        shape = " x ".join(map(str, layer.shape))
+        lines.append((name, type(module).__name__, shape, count(own), count(work.get(path))))
+    total = f"{count(parameters(net))} parameters, {count(sum(work.values()))} MACs per image"
+    show.table(("weight", "layer", "shape", "parameters", "MACs"), lines, title=total)
+
+
+def _buckets(graph: Graph) -> None:
+    lines = []
+    whole = predict(graph, {}).parameters
+    for name, bucket in graph.buckets.items():
+        keep = torch.zeros(bucket.ids.numel(), dtype=torch.bool)
+        share = 1 - predict(graph, {name: keep}).parameters / whole
+        others = [f"{s.param}:{','.join(map(str, s.dims))}" for s in bucket.slices]
+        pools = f", equal in every {bucket.among}" if bucket.among else ""
+        coupled = ", ".join(o for o in others if o != name)
+        lines.append((name, f"{bucket.ids.numel()}{pools}", f"{100 * share:.1f} %", coupled))
+    show.table(
+        ("can be removed", "units", "parameters", "together with"),
+        lines,
+        title=f"{len(lines)} places to remove coupled units",
+    )
+
+
+def _frozen(graph: Graph) -> None:
+    lines = [
+        (f"{f.param}:{f.dim}", f"{f.count}", f.reason + (f" ({f.node})" if f.node else ""))
+        for f in graph.frozen
+    ]
+    if lines:
+        show.table(("stays", "positions", "because"), lines)

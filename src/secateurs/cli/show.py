@@ -1,0 +1,105 @@
+"""What the terminal shows: tables and progress, on standard error where they are not results."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from secateurs.measure.human import duration
+from secateurs.measure.latency import Latency, Speedup
+from secateurs.measure.report import Report
+from secateurs.measure.table import COLUMNS, cells
+from secateurs.recovery.history import Tick
+from secateurs.runs.job import Say
+
+out = Console()
+err = Console(stderr=True)
+
+
+def table(columns: Sequence[str], lines: Sequence[tuple[str, ...]], *, title: str = "") -> None:
+    """Print lines under column names; the first column is left-aligned, as is all text."""
+    grid = Table(title=title or None, title_justify="left", header_style="bold")
+    for i, column in enumerate(columns):
+        numeric = i > 0 and all(line[i][:1].isdigit() or line[i] in ("", "-") for line in lines)
+        grid.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for line in lines:
+        grid.add_row(*line)
+    out.print(grid)
+
+
+def results(report: Report) -> None:
+    """Print a report's rows, proofs and notes."""
+    table(COLUMNS, cells(report.rows), title=report.title)
+    for proof in report.proofs:
+        held = "holds" if proof.holds else "FAILS"
+        out.print(f"Proof {held}: {proof.claim}: largest difference {proof.difference:.1e}.")
+    for note in report.notes:
+        out.print(f"- {note}", markup=False)
+
+
+def timings(timed: Mapping[str, tuple[Latency, Speedup]]) -> None:
+    """Print latencies taken side by side, and how each model compares with the first."""
+    first = next(iter(timed))
+    lines = [
+        (
+            label,
+            duration(t.median_s),
+            f"{duration(t.low_s)} to {duration(t.high_s)}",
+            "-" if label == first else faster.verdict,
+        )
+        for label, (t, faster) in timed.items()
+    ]
+    table(("model", "median", "quartiles", f"against {first}"), lines)
+    t, _ = timed[first]
+    out.print(f"{t.batch} images at once on {t.threads} threads, interleaved.", highlight=False)
+
+
+@contextmanager
+def saying() -> Iterator[Say]:
+    """Show lines and training progress with the time left until the block ends."""
+    bars = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[loss]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=err,
+    )
+    with bars:
+        yield Say(
+            line=lambda line: err.print(line, markup=False, highlight=False),
+            progress=lambda name: _bar(bars, name),
+        )
+
+
+def waiting(what: str) -> AbstractContextManager[object]:
+    """Show that something without steps is going on until the block ends."""
+    return err.status(f"{what} ...")
+
+
+def _bar(bars: Progress, name: str) -> Callable[[Tick], None]:
+    task: list[TaskID] = []
+
+    def tick(t: Tick) -> None:
+        steps = t.steps or 0
+        if not task:
+            task.append(bars.add_task(name, total=steps * t.epochs or None, loss=""))
+        bars.update(
+            task[0],
+            description=f"{name} epoch {t.epoch}/{t.epochs}",
+            completed=(t.epoch - 1) * steps + t.step,
+            loss=f"loss {t.loss:.3f}",
+        )
+
+    return tick

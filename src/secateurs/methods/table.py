@@ -1,0 +1,42 @@
+"""The methods by name, for the command line, and what each of them says of itself."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
+
+from secateurs.core.errors import PruneError, UnknownNameError
+from secateurs.methods.magnitude import magnitude
+from secateurs.methods.task import Pruned
+
+Method = Callable[..., Pruned]
+"""(task, target, *, options of its own) → a pruned copy of the task's model."""
+
+METHODS: dict[str, Method] = {
+    "magnitude": magnitude,
+}
+
+
+def method(name: str, options: Mapping[str, Any]) -> Method:
+    """Return a method by name, once its options are known to exist.
+
+    Raises:
+        UnknownNameError: no such method, or it has no such option.
+        PruneError: an option has a word that it does not know.
+    """
+    if name not in METHODS:
+        raise UnknownNameError(f"unknown method {name!r}; use one of {', '.join(METHODS)}")
+    known = options_of(METHODS[name])
+    for key, value in options.items():
+        if key not in known:
+            takes = ", ".join(known) or "none"
+            raise UnknownNameError(f"method {name!r} has no option {key!r}; it has {takes}")
+        words = get_args(known[key].annotation)
+        if words and all(isinstance(w, str) for w in words) and value not in words:
+            raise PruneError(f"{key} is {value!r}; use one of {', '.join(words)}")
+    return METHODS[name]
+
+
+def options_of(method: Method) -> dict[str, inspect.Parameter]:
+    """List a method's own options by name, with defaults and types."""
+    parameters = inspect.signature(method).parameters
+    return {n: p for n, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}

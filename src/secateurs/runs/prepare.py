@@ -1,0 +1,84 @@
+"""Everything a job needs, checked before any work starts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from secateurs.core.errors import PruneError, ShapeError
+from secateurs.core.example import call
+
+from secateurs.data.load import Data, load
+from secateurs.measure.forward import evaluation
+from secateurs.methods.table import method
+from secateurs.models.create import create
+from secateurs.realise.checkpoint import load_state
+from secateurs.runs.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recipe with its model and data, ready to run."""
+
+    recipe: Recipe
+    model: nn.Module
+    """Dense, and trained unless `recipe.dense` says how to."""
+    data: Data
+
+
+def prepare(recipe: Recipe) -> Job:
+    """Check the recipe, then build what it names and check that it fits.
+
+    Raises:
+        PruneError: of the kind that fits; nothing has been written then.
+    """
+    for cut in recipe.cuts:
+        method(cut.method, cut.options)
+    if recipe.cuts and recipe.checkpoint is None and not recipe.pretrained and not recipe.dense:
+        raise PruneError(
+            f"pruning needs a trained {recipe.model}; pass --checkpoint FILE or --pretrained, "
+            "or --dense-epochs N to train it first"
+        )
+    return inputs(recipe)
+
+
+def inputs(recipe: Recipe) -> Job:
+    """Build model and data, load the weights and check that they fit each other.
+
+    Raises:
+        PruneError: of the kind that fits.
+    """
+    data = load(
+        recipe.data, data_dir=recipe.data_dir, batch_size=recipe.batch_size, seed=recipe.seed
+    )
+    model = build(recipe, data)
+    if recipe.checkpoint is not None:
+        load_state(model, Path(recipe.checkpoint))
+    fits(model, data.example, recipe)
+    return Job(recipe, model, data)
+
+
+def build(recipe: Recipe, data: Data) -> nn.Module:
+    """Build the model for the data's classes and channels; its first weights follow the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        return create(
+            recipe.model,
+            classes=data.classes,
+            in_channels=data.example.shape[1] if data.example.ndim == 4 else None,
+            pretrained=recipe.pretrained,
+        )
+
+
+def fits(model: nn.Module, example: Tensor, recipe: Recipe) -> None:
+    """Raise `ShapeError` unless the model can be called on the data's example."""
+    try:
+        with evaluation(model):
+            call(model, example)
+    except Exception as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise ShapeError(
+            f"model {recipe.model!r} does not take the images of {recipe.data!r}, "
+            f"{tuple(example.shape[1:])}: {first}; choose a model or data that fit"
+        ) from error

@@ -1,0 +1,45 @@
+"""The models of a run as files: written, and read back."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
+from secateurs.methods.task import Pruned
+from secateurs.realise.checkpoint import load_checkpoint, save_checkpoint
+from secateurs.runs.prepare import Job, build
+from secateurs.runs.recipe import Cut
+
+DENSE = "dense"
+
+
+def save_dense(job: Job, folder: Path) -> None:
+    """Write the dense model."""
+    save_checkpoint(folder / DENSE, job.model, spec=job.recipe.model)
+
+
+def save_pruned(job: Job, cut: Cut, pruned: Pruned, folder: Path) -> None:
+    """Write a pruned model with its mask; a changed architecture carries how to rebuild it."""
+    save_checkpoint(
+        folder / cut.label,
+        pruned.model,
+        spec=job.recipe.model,
+        recipe=job.recipe.to_json(),
+        mask=None if pruned.compacted else pruned.mask,
+    )
+
+
+def weights_file(folder: Path, label: str) -> Path:
+    """Return where a model's tensors are."""
+    return folder / f"{label}.safetensors"
+
+
+def models_of(job: Job, folder: Path) -> dict[str, nn.Module]:
+    """Read every model of a run into fresh instances: label → model, the dense one first.
+
+    Raises:
+        FileError: a file is missing or damaged.
+    """
+    labels = [DENSE, *(cut.label for cut in job.recipe.cuts)]
+    plain = replace(job.recipe, pretrained=False)
+    return {label: load_checkpoint(folder / label, build(plain, job.data)) for label in labels}
