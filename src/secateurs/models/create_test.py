@@ -2,6 +2,7 @@ import sys
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from secateurs.core.errors import PruneError, UnknownNameError
@@ -105,6 +106,32 @@ def test_a_model_that_cannot_be_built_says_why(name, options, said, project):
         create(name, **options)
 
 
+@pytest.fixture
+def offline(monkeypatch):
+    """Let torchvision's pretrained models be ones whose every weight is 0.5."""
+    real = torchvision.models.get_model
+
+    def get_model(name, *, weights=None, **options):
+        model = real(name, weights=None, **options)
+        if weights is not None:
+            for parameter in model.parameters():
+                nn.init.constant_(parameter, 0.5)
+        return model
+
+    monkeypatch.setattr(torchvision.models, "get_model", get_model)
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_0", "resnet18", "shufflenet_v2_x0_5"])
+def test_everything_but_a_head_for_other_classes_is_pretrained(name, offline):
+    whole = create(f"torchvision:{name}", pretrained=True)
+    assert all(bool((p == 0.5).all()) for p in whole.parameters())
+    model = create(f"torchvision:{name}", classes=7, pretrained=True)
+    fresh = [n for n, p in model.named_parameters() if not (p == 0.5).all()]
+    assert {n.rsplit(".", 1)[0] for n in fresh} <= {"fc", "classifier.1"}
+    assert len(fresh) >= 1
+    assert model.eval()(torch.randn(1, 3, 64, 64)).shape == (1, 7)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_our_models_say_what_they_take(name):
     assert input_shape(name) == MODELS[name].input_shape
@@ -117,10 +144,17 @@ def test_our_models_say_what_they_take(name):
         ("torchvision:resnet18", (3, 224, 224)),
         ("torchvision:r3d_18", (3, 16, 112, 112)),
         ("torchvision:fcn_resnet50", (3, 224, 224)),
+        ("torchvision:vit_h_14", (3, 518, 518)),
     ],
 )
 def test_torchvision_models_say_what_they_take(name, shape):
     assert input_shape(name) == shape
+
+
+def test_a_vision_transformer_is_built_for_the_size_it_says():
+    with torch.device("meta"):
+        model = create("torchvision:vit_h_14")
+    assert model.image_size == 518
 
 
 def test_timm_models_say_what_they_take():
