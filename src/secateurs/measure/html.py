@@ -11,6 +11,9 @@ from secateurs.measure.report import Proof, Report, Row
 from secateurs.measure.style import CSS
 
 
+_SPREAD = "Bars show the median, lines the quartiles."
+
+
 def render(report: Report) -> str:
     """Return the report as one self-contained HTML page, light and dark.
 
@@ -25,7 +28,7 @@ def render(report: Report) -> str:
         _section("In plain words", _list(report.notes)),
         _section("Proof", _proofs(report.proofs)),
         _section("Accuracy against cost", _figure(plots.trade_offs(report.rows), legend)),
-        _section("Latency", _figure(plots.latencies(report.rows))),
+        _section("Latency", _figure(plots.latencies(report.rows), caption=_SPREAD)),
         _section("What is left, layer by layer", _layers(report.layers, labels)),
         _section("Training", _figure(plots.training(report.curves, labels), _curves(report))),
         _section("How it was made", _recipe(report) + _environment(report)),
@@ -170,8 +173,9 @@ def _proofs(proofs: Iterable[Proof]) -> str:
     return f'<ul class="proof">{"".join(items)}</ul>' if items else ""
 
 
-def _figure(svg: str, legend: str = "") -> str:
-    return f"<figure>{legend}{svg}</figure>" if svg else ""
+def _figure(svg: str, legend: str = "", caption: str = "") -> str:
+    words = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    return f"<figure>{words}{legend}{svg}</figure>" if svg else ""
 
 
 def _curves(report: Report) -> str:
@@ -197,7 +201,9 @@ def _layers(layers: Sequence[LayerRow], labels: Sequence[str]) -> str:
     )
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     legend = _legend(labels, plots.thinned(layers, labels))
-    picture = _figure(plots.densities(layers, labels), legend)
+    picture = _figure(
+        plots.densities(layers, labels), legend, "Share of each layer's weights that is not zero."
+    )
     return (
         f"{picture}\n<details><summary>Numbers of each layer</summary>"
         f'<div class="wide">{table}</div></details>'

@@ -51,8 +51,9 @@ td small.good { color: var(--good); } td small.bad { color: var(--bad); }
 ul { padding-left: 1.2rem; max-width: 46rem; } li { margin: 0.3rem 0; }
 .proof { list-style: none; padding: 0; } .proof b { font-weight: 600; }
 figure { margin: 0; background: var(--card); border: 1px solid var(--line);
-  border-radius: 10px; padding: 1rem 1.1rem; }
-svg { width: 100%; height: auto; display: block; }
+  border-radius: 10px; padding: 1rem 1.1rem; overflow-x: auto; }
+figcaption { margin: 0 0 0.6rem; }
+svg { width: 100%; min-width: 38rem; height: auto; display: block; }
 svg text { font-family: var(--sans) !important; }
 .legend { display: flex; flex-wrap: wrap; gap: 0.2rem 1.4rem; margin: 0 0 0.8rem;
   font-size: 0.875rem; }

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrize
 from torch.utils.data import DataLoader, TensorDataset
 
 from secateurs.core.errors import FileError, PruneError, ShapeError, UnknownNameError
+from secateurs.measure.size import nonzeros
+from secateurs.realise.masked import masked
 from secateurs.recovery.checkpoint import CHECKPOINT
 from secateurs.recovery.objective import supervised
 from secateurs.recovery.settings import FINETUNE, Trainer
@@ -144,26 +145,46 @@ def test_only_the_checkpoint_is_left_in_the_folder(tmp_path):
 
 
 def test_a_masked_model_resumes_and_stays_masked(tmp_path):
-    class Half(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.register_buffer("mask", torch.tensor([1.0, 0, 1, 0]).view(4, 1, 1, 1))
-
-        def forward(self, weight):
-            return weight * self.mask
-
-    def masked():
-        model = net()
-        parametrize.register_parametrization(model[0], "weight", Half())
-        return model
-
-    whole, first, second = masked(), masked(), masked()
-    fit(whole, data(), SHORT)
-    with pytest.raises(KeyboardInterrupt):
+    mask = {
+        "0.weight": torch.tensor([True, False, True, False]).view(4, 1, 1, 1).expand(4, 1, 3, 3)
+    }
+    whole, first, second = net(), net(), net()
+    with masked(whole, mask):
+        fit(whole, data(), SHORT)
+    with masked(first, mask), pytest.raises(KeyboardInterrupt):
         fit(first, data(), SHORT, folder=tmp_path, progress=stop_at(2, 1))
-    fit(second, data(), SHORT, folder=tmp_path)
+    with masked(second, mask):
+        fit(second, data(), SHORT, folder=tmp_path)
+        assert second[0].weight[1].count_nonzero() == 0
     assert same(state(second), state(whole))
-    assert second[0].weight[1].count_nonzero() == 0
+
+
+def test_a_masked_model_is_timed_and_laid_out_without_losing_its_mask():
+    model, mask = net(), {"5.weight": torch.arange(3 * 144).view(3, 144) % 2 == 0}
+    with masked(model, mask):
+        fit(model, data(), replace(SHORT, epochs=1, precision="auto", channels_last="auto"))
+    assert nonzeros(model[5]) == 3 * 72 + 3
+
+
+def test_a_write_that_is_cut_short_leaves_the_last_epoch(tmp_path, monkeypatch):
+    def cut(tensors, path, metadata):
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    whole, first, second = net(), net(), net()
+    fit(whole, data(), SHORT)
+    with monkeypatch.context() as patch:
+
+        def breaks(tick):
+            if tick.epoch == 2:
+                patch.setattr("safetensors.torch.save_file", cut)
+
+        with pytest.raises(KeyboardInterrupt):
+            fit(first, data(), SHORT, folder=tmp_path, progress=breaks)
+    history = fit(second, data(), SHORT, folder=tmp_path)
+    assert history.notes == ("resumed after epoch 1 of 4",)
+    assert same(state(second), state(whole))
+    assert os.listdir(tmp_path) == [CHECKPOINT]
 
 
 def test_random_state_modes_and_rates_return():
