@@ -10,7 +10,7 @@ from secateurs.measure.perlayer import LayerRow
 from secateurs.measure.report import Proof, Report, Row
 from secateurs.measure.style import CSS
 
-
+_LEFT = "Weights of each layer that are not zero, as a share of those before pruning."
 _SPREAD = "Bars show the median, lines the quartiles."
 
 
@@ -201,9 +201,7 @@ def _layers(layers: Sequence[LayerRow], labels: Sequence[str]) -> str:
     )
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     legend = _legend(labels, plots.thinned(layers, labels))
-    picture = _figure(
-        plots.densities(layers, labels), legend, "Share of each layer's weights that is not zero."
-    )
+    picture = _figure(plots.densities(layers, labels), legend, _LEFT)
     return (
         f"{picture}\n<details><summary>Numbers of each layer</summary>"
         f'<div class="wide">{table}</div></details>'
