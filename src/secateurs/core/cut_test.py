@@ -3,8 +3,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secateurs.core.cut import keep_top, score
-from secateurs.core.errors import BudgetError, PruneError
+from secateurs.core.cut import decide, keep_top, scatter, score, select
+from secateurs.core.errors import BudgetError, EvidenceError, PruneError
+from secateurs.core.site import Site
 
 
 def test_ties_keep_the_lower_index():
@@ -31,15 +32,88 @@ def test_an_impossible_count_is_refused_with_the_range(keep, among):
 
 
 def test_an_infinite_score_names_its_site():
-    class Elements:
-        units, among, params = 4, None, ("w",)
-
-        def gather(self, tensors):
-            return tensors["w"].view(4, 1)
-
-        def scatter(self, keep):
-            return {"w": keep}
-
     weight = {"w": torch.tensor([1.0, 2, 3, float("nan")])}
     with pytest.raises(PruneError, match="1 of 4 scores of 'w' are NaN or infinite"):
-        score({"w": Elements()}, lambda e: e.weight.sum(dim=1), weight=weight)
+        score({"w": Elements("w", 4)}, lambda e: e.weight.sum(dim=1), weight=weight)
+
+
+class Elements:
+    """A site over one parameter, its simplest form."""
+
+    def __init__(self, name, units, among=None):
+        self.name, self.units, self.among, self.params = name, units, among, (name,)
+
+    def gather(self, tensors):
+        return tensors[self.name].view(-1, 1)
+
+    def scatter(self, keep):
+        return {self.name: keep.clone()}
+
+
+def magnitude(e):
+    return e.weight.abs().sum(dim=1)
+
+
+SITES = {"a": Elements("a", 4, among=2), "b": Elements("b", 3)}
+WEIGHTS = {"a": torch.tensor([1.0, -2, 4, 3]), "b": torch.tensor([5.0, 7, -6])}
+
+
+def test_a_site_is_what_the_protocol_says():
+    assert isinstance(SITES["a"], Site)
+
+
+def test_every_site_is_scored_by_the_same_formula():
+    scores = score(SITES, magnitude, weight=WEIGHTS)
+    assert {name: s.tolist() for name, s in scores.items()} == {"a": [1, 2, 4, 3], "b": [5, 7, 6]}
+
+
+def test_an_unmeasured_kind_names_the_site():
+    with pytest.raises(EvidenceError, match="site 'a': this criterion needs 'weight'"):
+        score(SITES, magnitude, gradient=WEIGHTS)
+
+
+def test_a_decision_keeps_the_quota_in_every_pool():
+    decision = decide(SITES, score(SITES, magnitude, weight=WEIGHTS), {"a": 2, "b": 1})
+    assert decision["a"].tolist() == [False, True, True, False]
+    assert decision["b"].tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("quota", "message"),
+    [
+        (
+            {"a": 3, "b": 1},
+            "cannot keep 3 units of 'a' evenly in 2 pools of 2; use",
+        ),
+        ({"a": 2, "b": 4}, "cannot keep 4 of 3 units of 'b'; keep 0 to 3"),
+        ({"a": -2, "b": 1}, "cannot keep -2 of 4 units of 'a'; keep 0 to 4"),
+    ],
+)
+def test_a_quota_that_cannot_be_met_names_the_site(quota, message):
+    with pytest.raises(BudgetError, match=message):
+        decide(SITES, score(SITES, magnitude, weight=WEIGHTS), quota)
+
+
+def test_select_returns_the_mask_of_what_stays():
+    mask = select(SITES, score(SITES, magnitude, weight=WEIGHTS), {"a": 4, "b": 2})
+    assert mask["a"].tolist() == [True] * 4
+    assert mask["b"].tolist() == [False, True, True]
+
+
+def test_sites_over_one_parameter_meet_by_and():
+    sites = {"x": Elements("w", 3), "y": Elements("w", 3)}
+    mask = scatter(
+        sites, {"x": torch.tensor([True, True, False]), "y": torch.tensor([False, True, True])}
+    )
+    assert mask["w"].tolist() == [False, True, False]
+
+
+def test_the_cut_agrees_with_sorting_where_it_is_too_large_to_sort():
+    scores = (torch.arange(3 << 19) % 1000).float()
+    marked = keep_top(scores, 12_345)
+    order = scores.argsort(descending=True, stable=True)[:12_345]
+    assert torch.equal(marked.nonzero().squeeze(1), order.sort().values)
+
+
+def test_no_units_are_no_marks():
+    assert keep_top(torch.zeros(0), 0).tolist() == []
