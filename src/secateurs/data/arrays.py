@@ -221,6 +221,7 @@ def _unusable(name: str, root: Path, *wanted: str, error: Exception) -> FileErro
     found = f"which has no {' or '.join(wanted)}" if root.is_dir() else "which does not exist"
     return FileError(
         f"cannot find {name} in {root}, {found}; name the folder that holds it with --data-dir "
-        f"(data_dir=...) or SECATEURS_DATA, or download it with --download (download=True) "
-        f"[{error}]"
+        f"or SECATEURS_DATA, or download it there once in Python with "
+        f"secateurs.data.load({name!r}, data_dir={str(root)!r}, download=True) "
+        f"[{' '.join(str(error).split())}]"
     )

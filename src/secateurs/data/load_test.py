@@ -4,6 +4,7 @@ import zipfile
 
 import pytest
 import torch
+import torchvision
 from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -137,6 +138,22 @@ def test_cifar_is_decoded_once_until_it_changes(elsewhere, monkeypatch):
     assert opened
 
 
+@pytest.mark.parametrize("name", ["MNIST", "CIFAR10"])
+def test_downloading_is_left_to_torchvision_and_only_when_asked(name, elsewhere, monkeypatch):
+    asked = []
+
+    class Stub:
+        def __init__(self, root, *, train, download):
+            asked.append((root, train, download))
+            raise RuntimeError("no network")
+
+    monkeypatch.setattr(torchvision.datasets, name, Stub)
+    for download in (True, False):
+        with pytest.raises(FileError, match=r"\[no network\]"):
+            load(name.lower(), data_dir=elsewhere, download=download)
+    assert asked == [(str(elsewhere), True, True), (str(elsewhere), True, False)]
+
+
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])
 def test_missing_data_says_where_it_looked_and_what_to_do(name, elsewhere):
     for folder in (elsewhere, elsewhere / "absent"):
@@ -146,7 +163,7 @@ def test_missing_data_says_where_it_looked_and_what_to_do(name, elsewhere):
         assert f"cannot find {name} in {folder}, which" in said
         assert "--data-dir" in said
         assert "SECATEURS_DATA" in said
-        assert "--download" in said
+        assert f"load({name!r}, data_dir={str(folder)!r}, download=True)" in said
     with pytest.raises(FileError, match=r"in .*cache.secateurs.data, which does not exist"):
         load(name)
 
