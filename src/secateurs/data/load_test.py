@@ -2,6 +2,7 @@ import os
 import struct
 import zipfile
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -152,6 +153,22 @@ def test_downloading_is_left_to_torchvision_and_only_when_asked(name, elsewhere,
         with pytest.raises(FileError, match=r"\[no network\]"):
             load(name.lower(), data_dir=elsewhere, download=download)
     assert asked == [(str(elsewhere), True, True), (str(elsewhere), True, False)]
+
+
+def test_torchvisions_own_copy_of_cifar_is_used_too(elsewhere, monkeypatch):
+    class Stub:
+        classes = ("a", "b")
+
+        def __init__(self, root, *, train, download):
+            n = 6 if train else 2
+            self.data = np.full((n, 32, 32, 3), (255, 0, 51), dtype=np.uint8)
+            self.targets = [i % 2 for i in range(n)]
+
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", Stub)
+    data = load("cifar10", data_dir=elsewhere, valid_fraction=0)
+    assert (len(everything(data.train)[1]), data.class_names) == (6, ("a", "b"))
+    blue = data.example[0, 2] * 0.2616 + 0.4465
+    torch.testing.assert_close(blue, torch.full((32, 32), 0.2))
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])
