@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from secateurs.core.example import Example, call, tensors
-from secateurs.measure.forward import evaluation
+from secateurs.measure.forward import device_of, evaluation, to_device
 
 Kind = Literal["convolution", "product", "attention"]
 
@@ -30,7 +30,7 @@ def macs(
 
     Args:
         model: run once in evaluation mode; its modes return afterwards.
-        example: the input, on the model's device.
+        example: the input; moved to the model's device.
         only: count one kind: `convolution`, `product` (linear layers and matrix
             products) or `attention`. Papers on CIFAR networks often count convolutions.
         per_example: divide by the length of the input's first axis.
@@ -59,7 +59,7 @@ def _count(model: nn.Module, example: Example) -> Counter[tuple[str, str]]:
     counter = _Counter(model)
     # Fused kernels for whole layers hide their products; without them every product shows.
     with evaluation(model), _unfused(), _followed(model, counter.stack), counter:
-        call(model, example)
+        call(model, to_device(example, device_of(model)))
     return counter.macs
 
 

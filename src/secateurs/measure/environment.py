@@ -20,6 +20,7 @@ def environment(device: torch.device | str = "cpu") -> dict[str, str]:
         "cpu": _cpu(),
         "cores": str(os.cpu_count() or "unknown"),
         "threads": str(torch.get_num_threads()),
+        "load": _load(),
         "device": str(device),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
@@ -33,6 +34,13 @@ def _version() -> str:
         return metadata.version("secateurs")
     except metadata.PackageNotFoundError:
         return "not installed"
+
+
+def _load() -> str:
+    """Return how many processes wanted a core over the last minute; many spoil timings."""
+    if not hasattr(os, "getloadavg"):  # Windows does not say
+        return "unknown"
+    return f"{os.getloadavg()[0]:.1f} over the last minute"
 
 
 def _cpu() -> str:

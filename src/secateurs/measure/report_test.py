@@ -90,5 +90,5 @@ def test_a_measured_row_holds_the_costs_of_one_example(tmp_path):
 
 def test_the_environment_says_what_a_measurement_depends_on():
     facts = environment()
-    assert {"torch", "cpu", "threads", "device", "date"} <= set(facts)
+    assert {"torch", "cpu", "threads", "load", "device", "date"} <= set(facts)
     assert all(isinstance(v, str) and v for v in facts.values())

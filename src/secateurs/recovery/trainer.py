@@ -54,7 +54,8 @@ def fit(
 
     With a folder, every finished epoch is written to it. A run killed at any moment and
     called again in the same way goes on from its last epoch and, on a CPU with the same
-    thread count, ends in the same weights bit for bit.
+    thread count, ends in the same weights bit for bit. What `after_step` or `penalty`
+    remember outside the model is not written.
 
     Args:
         model: moved to `settings.device` if one is named. May be inside `masked(...)`.
