@@ -111,6 +111,10 @@ class Small:
             self.fold.new = self.values
         return self.values
 
+    def programs(self) -> list[fx.GraphModule]:
+        """List the traced parts the model holds."""
+        return [m for m in self.model.modules() if isinstance(m, fx.GraphModule)]
+
     def finish(self) -> nn.Module:
         """Give dtypes and modes back what they were and return the model."""
         for name, tensor in self.shrunk.new.items():
