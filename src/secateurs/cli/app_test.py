@@ -1,0 +1,84 @@
+import sys
+
+import pytest
+
+from secateurs.cli.app import main
+
+PRUNE = ["prune", "digits_cnn", "--data", "digits", "--dense-epochs", "1"]
+
+
+def secateurs(monkeypatch, capsys, *words):
+    monkeypatch.setattr(sys, "argv", ["secateurs", *words])
+    monkeypatch.setenv("COLUMNS", "200")
+    code = 0
+    try:
+        main()
+    except SystemExit as stop:
+        code = stop.code or 0
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    return lambda *words: secateurs(monkeypatch, capsys, *words)
+
+
+COMMANDS = ("demo", "train", "prune", "bench", "inspect", "methods")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_with_an_example(call, command):
+    code, out, _ = call(command, "--help")
+    assert code == 0
+    assert f"secateurs {command}" in out.partition("Example:")[2]
+
+
+def test_the_version_is_printed(call):
+    code, out, _ = call("--version")
+    assert (code, out.split()[0]) == (0, "secateurs")
+
+
+def test_methods_are_listed_and_shown_with_paper_and_options(call):
+    assert "magnitude" in call("methods")[1]
+    code, out, _ = call("methods", "magnitude")
+    assert code == 0
+    assert "Source: Han et al. 2015" in out
+    assert "ranking" in out
+
+
+def test_inspect_says_what_can_go_and_what_stays_and_why(call):
+    code, out, _ = call("inspect", "digits_cnn")
+    assert code == 0
+    assert "stem.0.weight:0" in out
+    assert "fc.weight" in out
+    assert "output" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["inspect", "resnet21"], "unknown model 'resnet21'; did you mean"),
+        (["inspect", "lenet5", "--input", "x"], "--input 'x' is not a shape"),
+        (["methods", "magic"], "unknown method 'magic'"),
+        (["bench", "nowhere"], "'nowhere' holds no run"),
+        ([*PRUNE, "--out", "{}/r"], "exactly one of --density, --macs, --params"),
+        ([*PRUNE, "--density", "2", "--out", "{}/r"], "density 2 is not a fraction"),
+        ([*PRUNE, "--macs", "0.5", "--out", "{}/r"], "use --density, or --granularity out_channel"),
+        (
+            [*PRUNE, "--macs", "0.0001", "--granularity", "out_channel", "--out", "{}/r"],
+            "can be reached",
+        ),
+        ([*PRUNE, "--density", "0.5", "-o", "rounds", "--out", "{}/r"], "is not NAME=VALUE"),
+        ([*PRUNE, "--density", "0.5", "-o", "rounds=x", "--out", "{}/r"], "use a whole number"),
+        ([*PRUNE, "--density", "0.5", "--granularity", "atom", "--out", "{}/r"], "'atom'; use one"),
+        (
+            [*PRUNE, "--density", "0.5", "--data-dir", "x", "--data", "mnist", "--out", "{}/r"],
+            "mnist",
+        ),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(call, tmp_path, words, says):
+    code, _, err = call(*(w.format(tmp_path) for w in words))
+    assert code == 2
+    assert says in " ".join(err.split())
