@@ -27,10 +27,17 @@ def erk(
     it, else the remainder stays unused.
 
     Raises:
-        BudgetError: `density` is not in 0 to 1, or too low for the floors.
+        BudgetError: `density` is not in 0 to 1, or too low for the floors; or a site spans
+            several parameters, as coupled channels do.
 
     Source: Evci et al. 2020, arXiv:1911.11134, section 3, with the kernel term.
     """
+    for name, site in sites.items():
+        if not hasattr(site, "shape"):
+            raise BudgetError(
+                f"erk reads densities off the shape of one parameter, but {name!r} spans "
+                f"{len(site.params)}; rank these sites together, or use a uniform density"
+            )
     counts = allowed(sites, floor, multiple_of)
     total = total_units(counts, density)
     raw = {name: Fraction(sum(s.shape), math.prod(s.shape)) for name, s in sites.items()}

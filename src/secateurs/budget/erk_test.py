@@ -56,6 +56,14 @@ def test_pools_leave_a_remainder_smaller_than_a_step():
     assert 0 <= 22 - sum(quota.values()) < 5
 
 
+def test_a_site_over_several_parameters_is_refused():
+    class Channels:
+        units, among, params = 4, None, ("a", "b")
+
+    with pytest.raises(BudgetError, match="but 'x' spans 2; rank these sites together"):
+        erk({"x": Channels()}, 0.5)
+
+
 def test_apportioning_gives_the_largest_remainders_the_last_places():
     counts = dict.fromkeys("abc", Counts(0, 1, 9))
     wanted = {"a": Fraction(13, 10), "b": Fraction(17, 10), "c": Fraction(2)}

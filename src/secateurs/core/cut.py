@@ -49,7 +49,7 @@ def _top_of_one(scores: Tensor, keep: int) -> Tensor:
     boundary = kth_largest([scores], keep)
     marked = scores > boundary
     ties = (scores == boundary).nonzero().squeeze(1)
-    marked[ties[: keep - int(marked.sum())]] = True
+    marked[ties[: keep - int(torch.count_nonzero(marked))]] = True
     return marked
 
 
@@ -74,7 +74,8 @@ def _score(
     except EvidenceError as error:
         raise EvidenceError(f"site {name!r}: {error}") from None
     assert result.shape == (site.units,), f"{name}: scores {tuple(result.shape)}"
-    if not bool(result.isfinite().all()):
+    # The extremes of anything with a NaN are NaN, and finding them copies nothing.
+    if result.numel() and not all(bool(end.isfinite()) for end in result.aminmax()):
         bad = int((~result.isfinite()).sum())
         raise PruneError(
             f"{bad} of {site.units} scores of {name!r} are NaN or infinite; "

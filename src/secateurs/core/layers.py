@@ -56,7 +56,7 @@ def layers(model: nn.Module) -> dict[str, Layer]:
     first = {id(p): plain_name(name) for name, p in model.named_parameters()}
     found: dict[str, Layer] = {}
     for path, module in model.named_modules():
-        for attribute, groups, transposed in _weights(module):
+        for attribute, groups, transposed in multiplied(module):
             name = f"{path}.{attribute}" if path else attribute
             weight = _stored(module, attribute, name)
             name = first.get(id(weight), name)
@@ -64,17 +64,8 @@ def layers(model: nn.Module) -> dict[str, Layer]:
     return found
 
 
-def plain_name(name: str) -> str:
-    """Name a parametrized parameter as if it were not.
-
-    >>> plain_name("conv.parametrizations.weight.original")
-    'conv.weight'
-    """
-    return re.sub(r"parametrizations\.([^.]+)\.original$", r"\1", name)
-
-
-def _weights(module: nn.Module) -> Iterator[tuple[str, int, bool]]:
-    """Yield (attribute, groups, transposed) of the weights a module multiplies with."""
+def multiplied(module: nn.Module) -> Iterator[tuple[str, int, bool]]:
+    """Yield (attribute, groups, transposed) of the weights a module multiplies its input with."""
     if isinstance(module, _ConvNd):
         yield "weight", module.groups, module.transposed
     elif isinstance(module, nn.Linear):
@@ -90,6 +81,15 @@ def _weights(module: nn.Module) -> Iterator[tuple[str, int, bool]]:
     elif type(module).__name__ == "Conv1D" and hasattr(module, "nf"):
         # The linear layer of transformers' GPT-2, which stores (in, out).
         yield "weight", 1, True
+
+
+def plain_name(name: str) -> str:
+    """Name a parametrized parameter as if it were not.
+
+    >>> plain_name("conv.parametrizations.weight.original")
+    'conv.weight'
+    """
+    return re.sub(r"parametrizations\.([^.]+)\.original$", r"\1", name)
 
 
 def _stored(module: nn.Module, attribute: str, name: str) -> nn.Parameter:

@@ -43,7 +43,7 @@ class Mask(Mapping[str, Tensor]):
     @property
     def kept(self) -> int:
         """How many masked entries stay."""
-        return sum(int(t.sum()) for t in self._keep.values())
+        return sum(int(torch.count_nonzero(t)) for t in self._keep.values())
 
     @property
     def total(self) -> int:

@@ -23,20 +23,21 @@ def kth_largest(parts: Sequence[Tensor], k: int) -> Tensor:
     if n <= _SMALL:
         return _kth(torch.cat([part.flatten() for part in parts]), k)
     low, high = _interval(parts, n, k)
-    above = sum(int(torch.count_nonzero(part > high)) for part in parts)
+    above, inside = 0, []
+    for part in parts:
+        over = part > high
+        above += int(torch.count_nonzero(over))
+        inside.append(part[over.logical_xor_(part > low)])
+    between = torch.cat(inside)
     if k <= above:
         return _kth(torch.cat([part[part > high] for part in parts]), k)
-    at_high = sum(int(torch.count_nonzero(part == high)) for part in parts)
-    if k <= above + at_high:
-        return high
-    inside = torch.cat([part[(part < high) & (part > low)] for part in parts])
-    if k <= above + at_high + inside.numel():
-        return _kth(inside, k - above - at_high)
-    at_low = sum(int(torch.count_nonzero(part == low)) for part in parts)
-    above_low = above + at_high + inside.numel()
-    if k <= above_low + at_low:
+    if k <= above + between.numel():
+        return _kth(between, k - above)
+    above += between.numel()
+    ties = sum(int(torch.count_nonzero(part == low)) for part in parts)
+    if k <= above + ties:
         return low
-    return _kth(torch.cat([part[part < low] for part in parts]), k - above_low - at_low)
+    return _kth(torch.cat([part[part < low] for part in parts]), k - above - ties)
 
 
 def _interval(parts: Sequence[Tensor], n: int, k: int) -> tuple[Tensor, Tensor]:

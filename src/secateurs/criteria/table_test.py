@@ -33,7 +33,7 @@ def test_scores_follow_their_units(criterion):
     scores_follow_their_units(criterion)
 
 
-@pytest.mark.parametrize("name", CRITERIA)
+@pytest.mark.parametrize("name", DEGREES)
 def test_scores_grow_with_their_evidence_by_the_formulas_degree_and_no_other(name):
     e = some_evidence(units=5, size=3)
     for kind in e:
@@ -42,7 +42,7 @@ def test_scores_grow_with_their_evidence_by_the_formulas_degree_and_no_other(nam
         torch.testing.assert_close(CRITERIA[name](scaled), factor * CRITERIA[name](e))
 
 
-@pytest.mark.parametrize("name", CRITERIA)
+@pytest.mark.parametrize("name", DEGREES)
 def test_a_criterion_asks_for_exactly_what_its_formula_reads(name):
     e = some_evidence(units=5, size=3)
     needed = {kind: e[kind] for kind in DEGREES[name]}
@@ -53,7 +53,7 @@ def test_a_criterion_asks_for_exactly_what_its_formula_reads(name):
             CRITERIA[name](Evidence(**rest))
 
 
-@pytest.mark.parametrize("name", CRITERIA)
+@pytest.mark.parametrize("name", DEGREES)
 def test_a_unit_without_weight_or_signal_scores_zero(name):
     e = Evidence(**{kind: 0 * tensor for kind, tensor in some_evidence(units=2, size=3).items()})
     assert CRITERIA[name](e).tolist() == [0.0, 0.0]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.core.example import call
-from secateurs.core.layers import Layer, layers, plain_name
+from secateurs.core.layers import Layer, layers, multiplied, plain_name
 from secateurs.evidence.batches import Batch, evaluating, placed
 
 
@@ -60,7 +60,8 @@ def activations(model: nn.Module, batches: Iterable[Batch]) -> dict[str, dict[st
 
     Every tensor has length 1 along the axes of the weight it says nothing about. Outputs
     are taken as the layer returns them, before normalisation and activation function.
-    Layers that no batch reaches are absent, layers called several times merged.
+    Layers that no batch reaches are absent, as are the projections inside torch's attention and
+    recurrent modules, which are not modules of their own; layers called twice are merged.
 
     Raises:
         EvidenceError: there are no batches.
@@ -96,7 +97,7 @@ def _owners(model: nn.Module, found: dict[str, Layer]) -> list[tuple[str, nn.Mod
         parts = getattr(module, "parametrizations", {})
         stored = parts["weight"].original if "weight" in parts else getattr(module, "weight", None)
         name = names.get(id(stored))
-        if name in found and not isinstance(module, nn.Embedding):
+        if name in found and any(attribute == "weight" for attribute, *_ in multiplied(module)):
             owners.append((name, module))
     return owners
 
