@@ -74,7 +74,7 @@ def pack(values: Ints, width: int) -> bytes:
     """Return fields of `width` bits each; the last byte is filled with zeros.
 
     >>> pack(np.array([1, 2, 7, 2]), 3).hex()
-    '29d0'
+    '2ba0'
     """
     bits = np.empty((values.size, width), np.uint8)
     for i in range(width):

@@ -11,7 +11,7 @@ import os
 import tempfile
 import zlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,7 @@ def open_(blob: bytes, *, where: str = "the file") -> tuple[Header, dict[str, St
     if zlib.crc32(memoryview(blob)[reader.at :]) != checksum:
         raise FileError(f"{where} is damaged: its checksum is not {checksum:08x}, as it says")
     size = reader.varint("the size of the header")
-    header = head.read(reader.take(size, "the header"), where)
+    header = replace(head.read(reader.take(size, "the header"), where), size=size)
     claimed = sum(e.work for e in header.entries.values())
     if claimed > EXPANSION * len(blob) + FREE:
         raise FileError(

@@ -40,12 +40,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Header:
-    """The tensors in their order, other names for them, and the recipe."""
+    """The tensors in their order, other names for them, the recipe, and the bytes of all that."""
 
     entries: dict[str, Entry] = field(default_factory=dict)
     ties: dict[str, str] = field(default_factory=dict)
     order: tuple[str, ...] = ()
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    size: int = 0
 
 
 def entry(streams: Streams) -> Entry:

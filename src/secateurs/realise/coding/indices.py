@@ -101,8 +101,8 @@ def _decode_runs(blob: bytes, shape: Shape, where: str) -> Places:
 
 
 def _encode_units(mask: Mask) -> bytes | None:
-    found = to_units(mask)
-    if found is None or mask.ndim > 8:
+    found = to_units(mask) if mask.size and mask.ndim <= 8 else None
+    if found is None:
         return None
     axes, units = found
     inner = units.reshape(units.shape[0], -1) if units.ndim else units.reshape(1, 1)
@@ -157,11 +157,11 @@ def _decode_context(blob: bytes, shape: Shape, where: str) -> Places:
 
     def one(part: bytes, rows: slice) -> Places:
         mask = context.decode_mask(part, rows.stop - rows.start, columns, period)
-        return np.flatnonzero(mask) + rows.start * columns
+        places: Places = np.flatnonzero(mask) + rows.start * columns
+        return places
 
     parts = slabs.decode(reader.rest(), rows, max(1, SLAB // columns), one, where)
-    places: Places = np.concatenate(parts)
-    return places
+    return np.concatenate(parts)
 
 
 def _periods(mask: Mask, shape: Shape) -> set[int]:

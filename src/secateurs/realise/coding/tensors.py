@@ -174,7 +174,7 @@ def _choose(mask: Array, indices: Collection[str], smallest: Any) -> tuple[str, 
         places = kept
         if INDICES[name].fills:
             places = INDICES[name].decode(blob, mask.shape, name)
-        if len(places) > 2 * len(kept) + 64 and len(found) > 1:
+        if len(places) > 2 * len(kept) + 4096 and len(found) > 1:
             continue  # mostly fillers
         if len(places) == len(kept):
             exact = value = exact or smallest(kept)
@@ -241,9 +241,10 @@ def _rows(tensor: Tensor) -> Array:
 
 
 def _values(rows: Array, dtype: torch.dtype) -> Tensor:
+    if rows.size == 0:
+        return torch.empty(0, dtype=dtype)
     ordered = rows[:, ::-1] if sys.byteorder == "little" else rows
-    flat = np.ascontiguousarray(ordered).reshape(-1)
-    return torch.from_numpy(flat.copy() if not flat.flags.writeable else flat).view(dtype)
+    return torch.from_numpy(np.array(ordered, order="C").reshape(-1)).view(dtype)
 
 
 def _spread(some: Array, places: Array, shape: Iterable[int], empty: int) -> Tensor:
