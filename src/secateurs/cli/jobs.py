@@ -35,6 +35,9 @@ Checkpoint = Annotated[
 Pretrained = Annotated[
     bool, typer.Option("--pretrained", help="Use the source's own trained weights.")
 ]
+ImageSize = Annotated[
+    int | None, typer.Option(min=1, help="Side of the square that images of a folder become.")
+]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images in a training step.")]
 Seed = Annotated[int, typer.Option(help="Of shuffling, splits and initial weights.")]
 Lr = Annotated[float | None, typer.Option(help="Peak learning rate.")]
@@ -63,6 +66,7 @@ def train(
     batch_size: BatchSize = 128,
     weight_decay: Annotated[float, typer.Option(help="Of all weights.")] = 5e-4,
     precision: PrecisionOf = "auto",
+    image_size: ImageSize = None,
     data_dir: DataDir = None,
     seed: Seed = 0,
     resume: Resume = False,
@@ -73,7 +77,14 @@ def train(
     """
     dense = _dense(epochs, lr, weight_decay, precision, seed)
     recipe = Recipe(
-        model, data, (), dense=dense, data_dir=_text(data_dir), batch_size=batch_size, seed=seed
+        model,
+        data,
+        (),
+        dense=dense,
+        data_dir=_text(data_dir),
+        batch_size=batch_size,
+        image_size=image_size,
+        seed=seed,
     )
     _run(recipe, out, resume)
 
@@ -106,6 +117,7 @@ def prune(
     lr: Lr = None,
     batch_size: BatchSize = 128,
     precision: PrecisionOf = "float32",
+    image_size: ImageSize = None,
     data_dir: DataDir = None,
     seed: Seed = 0,
     resume: Resume = False,
@@ -132,6 +144,7 @@ def prune(
         dense=_dense(dense_epochs, None, 5e-4, precision, seed) if dense_epochs else None,
         data_dir=_text(data_dir),
         batch_size=batch_size,
+        image_size=image_size,
         seed=seed,
     )
     _run(recipe, out, resume)
@@ -140,7 +153,7 @@ def prune(
 def bench(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
     batch: Annotated[int | None, typer.Option(min=1, help="Images at once.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     rounds: Annotated[int, typer.Option(min=1, help="How often each model is timed.")] = 20,
 ) -> None:
     """Time the models of a run again, side by side, on this machine.

@@ -2,8 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+import torch
 from torch import Tensor, fx
+
+from secateurs.graph.labels import Layer
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,9 @@ class Contraction:
     """A linear layer, convolution or matrix product: macs = factor · kept_out · kept_in // groups.
 
     `out` and `inner` hold the unit at every position of the output and contracted axes,
-    -1 where a position belongs to no unit. `factor` counts everything else that
-    multiplies: batch, positions, taps.
+    -1 where a position belongs to no unit. An axis without any unit may be part of
+    `factor`, which counts everything else that multiplies: batch, positions, taps.
+    `others` are further axes with units; each multiplies by what it keeps.
     """
 
     node: str
@@ -71,6 +76,7 @@ class Contraction:
     out: Tensor
     inner: Tensor
     groups: int = 1
+    others: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,3 +96,17 @@ class Graph:
     """The traced program, in evaluation mode."""
     macs: int = 0
     """Multiply-accumulates of one call on the example input, batch included."""
+    units: int = 0
+    """How many units there are; buckets number them 0 to units - 1."""
+    unit_of: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.long), repr=False)
+    """Label → unit, -1 where none; int64."""
+    values: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """Node of `module` → what is known of its value (a `labels.Value`, or a list)."""
+    layers: Mapping[str, tuple[Layer, ...]] = field(default_factory=dict, repr=False)
+    """Parameter → its labels."""
+    rectangles: tuple[Tensor, ...] = field(default=(), repr=False)
+    """(rows, columns) of units, -1 where none: every row keeps the same number."""
+    names: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Attribute of `module` → canonical name."""
+    recorded: bool = False
+    """Whether `module` is one recorded run: good for labels, not for running elsewhere."""

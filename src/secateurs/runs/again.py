@@ -10,14 +10,14 @@ from secateurs.runs.saved import models_of
 
 
 def time_again(
-    folder: Path, *, batch: int | None = None, threads: int | None = None, rounds: int = 20
+    folder: Path, *, batch: int | None = None, threads: int | None = 1, rounds: int = 20
 ) -> dict[str, tuple[Latency, Speedup]]:
     """Time a run's models side by side, as they were saved: label → latency, and against dense.
 
     Args:
         folder: of a run that is done.
         batch: how many images at once; as the run's report when None.
-        threads: how many CPU threads; as torch has them when None.
+        threads: how many CPU threads; as torch has them set when None.
         rounds: how often each model is timed.
 
     Raises:

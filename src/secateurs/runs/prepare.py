@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.core.errors import PruneError, ShapeError
-from secateurs.core.example import call
-
+from secateurs.core.example import Example, call, tensors
 from secateurs.data.load import Data, load
 from secateurs.measure.forward import evaluation
 from secateurs.methods.table import method
@@ -49,8 +48,13 @@ def inputs(recipe: Recipe) -> Job:
     Raises:
         PruneError: of the kind that fits.
     """
+    size = {} if recipe.image_size is None else {"image_size": recipe.image_size}
     data = load(
-        recipe.data, data_dir=recipe.data_dir, batch_size=recipe.batch_size, seed=recipe.seed
+        recipe.data,
+        data_dir=recipe.data_dir,
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
+        **size,
     )
     model = build(recipe, data)
     if recipe.checkpoint is not None:
@@ -66,19 +70,26 @@ def build(recipe: Recipe, data: Data) -> nn.Module:
         return create(
             recipe.model,
             classes=data.classes,
-            in_channels=data.example.shape[1] if data.example.ndim == 4 else None,
+            in_channels=_channels(data),
             pretrained=recipe.pretrained,
         )
 
 
-def fits(model: nn.Module, example: Tensor, recipe: Recipe) -> None:
+def _channels(data: Data) -> int | None:
+    """Return the images' channels; None where the input is no batch of images."""
+    example = data.example
+    return example.shape[1] if isinstance(example, Tensor) and example.ndim == 4 else None
+
+
+def fits(model: nn.Module, example: Example, recipe: Recipe) -> None:
     """Raise `ShapeError` unless the model can be called on the data's example."""
     try:
         with evaluation(model):
             call(model, example)
     except Exception as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        shapes = ", ".join(str(tuple(t.shape[1:])) for t in tensors(example))
         raise ShapeError(
             f"model {recipe.model!r} does not take the images of {recipe.data!r}, "
-            f"{tuple(example.shape[1:])}: {first}; choose a model or data that fit"
+            f"{shapes}: {first}; choose a model or data that fit"
         ) from error

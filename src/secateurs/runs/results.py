@@ -68,10 +68,14 @@ def timings(
     models: Mapping[str, nn.Module],
     *,
     batch: int | None = None,
-    threads: int | None = None,
+    threads: int | None = 1,
     rounds: int = 20,
 ) -> tuple[dict[str, Latency], dict[str, Speedup]]:
-    """Time the models side by side on the data's own images, and compare each with dense."""
+    """Time the models side by side on the data's own images, and compare each with dense.
+
+    On one thread unless told otherwise: where cores are shared, several threads wait for
+    each other and time the machine instead of the model.
+    """
     example = _images(job, batch or _batch(job, models[DENSE]))
     timed = latency(models, example, threads=threads, rounds=rounds)
     return timed, speedups(timed, DENSE)
