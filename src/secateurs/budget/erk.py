@@ -6,6 +6,7 @@ from fractions import Fraction
 from typing import Protocol
 
 from secateurs.budget.counts import Counts, allowed, total_units
+from secateurs.core.errors import BudgetError
 from secateurs.core.site import Quota, Site
 
 

@@ -3,8 +3,15 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from secateurs.budget.uniform import uniform
+from secateurs.core.cut import score, select
 from secateurs.core.layers import layers
+from secateurs.criteria.magnitude import l1
+from secateurs.evidence.activations import activations
+from secateurs.evidence.gradients import gradients
 from secateurs.evidence.weights import filter_norms, weights
+from secateurs.granularity.grains import elements
+from secateurs.realise.masked import masked
 from secateurs.testing.nets import TOYS, toy
 
 
@@ -48,3 +55,17 @@ def test_filter_norms_by_hand():
         layer.weight.copy_(torch.tensor([[3.0, -4.0], [0.0, 1.0]]))
     assert filter_norms(layer)["weight"].tolist() == [[7.0], [1.0]]
     assert filter_norms(layer, p=2)["weight"].tolist() == [[5.0], [1.0]]
+
+
+def test_names_and_shapes_stay_while_a_model_is_masked():
+    model, x = toy("conv2d")
+    sites, plain = elements(model), weights(model)
+    mask = select(sites, score(sites, l1, weight=plain), uniform(sites, 0.5))
+    with masked(model, mask):
+        held = weights(model)
+        assert {n: w.shape for n, w in held.items()} == {n: w.shape for n, w in plain.items()}
+        assert set(elements(model)) == set(sites)
+        assert set(activations(model, [x])["activation"]) == set(sites)
+        kept = gradients(model, [x], lambda y: y.square().mean())["gradient"]["0.weight"]
+    assert torch.equal(held["0.weight"] != 0, mask["0.weight"])
+    assert bool((kept[~mask["0.weight"]] == 0).all())
