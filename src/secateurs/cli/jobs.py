@@ -36,7 +36,7 @@ Pretrained = Annotated[
     bool, typer.Option("--pretrained", help="Use the source's own trained weights.")
 ]
 ImageSize = Annotated[
-    int | None, typer.Option(min=1, help="Side of the square that images of a folder become.")
+    int, typer.Option(min=1, help="Side of the square that images of a folder become.")
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images in a training step.")]
 Seed = Annotated[int, typer.Option(help="Of shuffling, splits and initial weights.")]
@@ -66,7 +66,7 @@ def train(
     batch_size: BatchSize = 128,
     weight_decay: Annotated[float, typer.Option(help="Of all weights.")] = 5e-4,
     precision: PrecisionOf = "auto",
-    image_size: ImageSize = None,
+    image_size: ImageSize = 224,
     data_dir: DataDir = None,
     seed: Seed = 0,
     resume: Resume = False,
@@ -117,7 +117,7 @@ def prune(
     lr: Lr = None,
     batch_size: BatchSize = 128,
     precision: PrecisionOf = "float32",
-    image_size: ImageSize = None,
+    image_size: ImageSize = 224,
     data_dir: DataDir = None,
     seed: Seed = 0,
     resume: Resume = False,

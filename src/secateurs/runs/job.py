@@ -67,6 +67,8 @@ def prune(job: Job, cut: Cut, stages: Stages, say: Say = SILENT) -> Pruned:
         example=job.data.example,
         train=recovery,
         batches=lambda: job.data.batches(CALIBRATION_BATCHES),
+        steps=len(job.data.train) * cut.recover.epochs,
+        folder=stages.folder / cut.label,
         seed=job.recipe.seed,
         say=say.line,
     )

@@ -12,7 +12,7 @@ from secateurs.data.load import Data, load
 from secateurs.measure.forward import evaluation
 from secateurs.methods.table import method
 from secateurs.models.create import create
-from secateurs.realise.checkpoint import load_state
+from secateurs.realise.state import load_state
 from secateurs.runs.recipe import Recipe
 
 
@@ -48,14 +48,17 @@ def inputs(recipe: Recipe) -> Job:
     Raises:
         PruneError: of the kind that fits.
     """
-    size = {} if recipe.image_size is None else {"image_size": recipe.image_size}
     data = load(
         recipe.data,
         data_dir=recipe.data_dir,
         batch_size=recipe.batch_size,
+        image_size=recipe.image_size,
         seed=recipe.seed,
-        **size,
     )
+    if data.valid is None or data.test is None:
+        raise PruneError(
+            f"data {recipe.data!r} holds no images apart to test on; add a folder 'test' or 'val'"
+        )
     model = build(recipe, data)
     if recipe.checkpoint is not None:
         load_state(model, Path(recipe.checkpoint))

@@ -47,7 +47,8 @@ class Recipe:
     """How the dense model is trained first; None where a checkpoint or the source gives it."""
     data_dir: str | None = None
     batch_size: int = 128
-    image_size: int | None = None
+    image_size: int = 224
+    """Side of the square that images of a folder become."""
     seed: int = 0
     secateurs: str = ""
     torch: str = ""

@@ -31,6 +31,9 @@ def report_on(
     Accuracy is of the test set, which nothing else of a run has looked at.
     """
     models = models_of(job, folder)
+    assert job.data.test is not None, "prepare() has checked"
+    assert job.data.valid is not None, "prepare() has checked"
+    test, valid = job.data.test, job.data.valid
     timed, faster = timings(job, models)
     rows = tuple(
         measure_row(
@@ -40,8 +43,8 @@ def report_on(
             path=weights_file(folder, label),
             latency=timed[label],
             speedup=faster[label],
-            test=evaluate(model, job.data.test),
-            valid=evaluate(model, job.data.valid),
+            test=evaluate(model, test),
+            valid=evaluate(model, valid),
         )
         for label, model in models.items()
     )
@@ -88,7 +91,7 @@ def _batch(job: Job, dense: nn.Module) -> int:
 
 def _images(job: Job, count: int) -> Tensor:
     found: list[Tensor] = []
-    for x, _ in job.data.valid:
+    for x, _ in job.data.valid or ():
         found.append(x)
         if sum(map(len, found)) >= count:
             break
