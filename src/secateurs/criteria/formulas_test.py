@@ -59,3 +59,12 @@ def test_obd_predicts_the_loss_of_a_quadratic_exactly():
 
     damage = [loss(w * torch.tensor([[i != 0], [i != 1]])) - loss(w) for i in range(2)]
     assert obd(Evidence(weight=w, curvature=h)).tolist() == [float(d) for d in damage]
+
+
+@pytest.mark.parametrize("criterion", [l1, l2])
+def test_the_norm_of_a_wide_unit_does_not_overflow_in_half_precision(criterion):
+    rows = torch.full((1, 400), 30_000, dtype=torch.float16)
+    expected = criterion(Evidence(weight=rows.double()))
+    torch.testing.assert_close(
+        criterion(Evidence(weight=rows)).double(), expected, rtol=1e-6, atol=0
+    )

@@ -1,8 +1,16 @@
+import math
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from secateurs.core.errors import EvidenceError, ShapeError
 from secateurs.granularity.blocks import Blocks
+from secateurs.testing.laws import (
+    gathering_what_was_scattered_returns_the_decision,
+    units_share_no_position,
+)
 
 SITE = Blocks("w", shape=(2, 4), block=(1, 2))
 
@@ -58,3 +66,20 @@ def test_blocks_that_do_not_fill_the_parameter_are_refused(block):
 def test_pools_that_do_not_divide_the_units_are_refused(among):
     with pytest.raises(ShapeError, match=f"pools of {among} do not divide the 4 units of 'w'"):
         Blocks("w", (2, 4), (1, 2), among)
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_any_blocks_in_any_order_obey_the_laws(data):
+    lengths = st.tuples(st.integers(1, 3), st.integers(1, 3))
+    axes = data.draw(st.lists(lengths, min_size=1, max_size=4))
+    order = data.draw(st.permutations(range(len(axes))))
+    shape, block = tuple(n * b for n, b in axes), tuple(b for _, b in axes)
+    site = Blocks("w", shape, block, order=tuple(order))
+    gathering_what_was_scattered_returns_the_decision(site)
+    units_share_no_position(site)
+    # The last axis of the order is numbered fastest.
+    corners = site.gather({"w": torch.arange(math.prod(shape)).view(shape)})[:, 0]
+    steps = [math.prod(shape[d + 1 :]) * b for d, b in enumerate(block)]
+    grids = torch.meshgrid(*(torch.arange(site.grid[d]) * steps[d] for d in order), indexing="ij")
+    assert torch.equal(corners, sum(grids).flatten())

@@ -1,7 +1,14 @@
 import pytest
 import torch
+from torch import Generator, nn
 
+from secateurs.core.cut import score
 from secateurs.core.errors import EvidenceError, ShapeError, StructureError, UnknownNameError
+from secateurs.criteria.table import CRITERIA
+from secateurs.evidence.activations import activations
+from secateurs.evidence.curvature import curvature
+from secateurs.evidence.gradients import gradients
+from secateurs.evidence.weights import filter_norms, weights
 from secateurs.granularity.coupled import Coupled, channels, isomorphic
 from secateurs.graph.graph import Bucket, Frozen, Graph, Slices
 from secateurs.testing.laws import gathering_what_was_scattered_returns_the_decision
@@ -139,3 +146,71 @@ def test_sites_of_the_same_axes_are_isomorphic():
     shapes = {"w.weight": (8, 3), "w.bias": (8,), "t.weight": (2, 5), "t.bias": (2,)}
     sites = channels(graph({**SHAPES, **shapes}, wide, PAIR, thin))
     assert list(isomorphic(sites).values()) == [("w.weight:0", "t.weight:0"), ("a.weight:0",)]
+
+
+class Chain(nn.Module):
+    """Three channels of `a` pass through a norm into `b`."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.norm, self.b = nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Conv2d(3, 4, 2)
+
+    def forward(self, x):
+        return self.b(self.norm(self.a(x)).relu())
+
+
+def chain_sites(model):
+    shapes = {n: tuple(t.shape) for n, t in model.state_dict().items()}
+    along_0 = ("a.weight", "a.bias", "norm.weight", "norm.bias", "norm.running_mean")
+    parts = [plain(name, shapes[name], 0) for name in along_0]
+    parts.append(plain("b.weight", shapes["b.weight"], 1))
+    return channels(graph(shapes, bucket("a.weight:0", *parts)))
+
+
+def everything(model):
+    x = torch.randn(4, 2, 5, 5, generator=Generator().manual_seed(0))
+    batches, loss = [(x, x.mean())], lambda y, t: (y - t).square().mean()
+    generator = Generator().manual_seed(0)
+    return {
+        "weight": weights(model),
+        "curvature": curvature(model, batches, loss, generator=generator),
+        **gradients(model, batches, loss),
+        **activations(model, batches),
+    }
+
+
+@pytest.mark.parametrize("name", set(CRITERIA) - {"wanda"})
+def test_every_criterion_scores_coupled_channels(name):
+    model = Chain()
+    scores = score(chain_sites(model), CRITERIA[name], **everything(model))["a.weight:0"]
+    assert scores.shape == (3,)
+    assert bool((scores != 0).any())
+
+
+def test_the_norm_of_a_channel_is_over_all_that_leaves_with_it():
+    model = Chain()
+    found = score(chain_sites(model), CRITERIA["l1"], weight=weights(model))["a.weight:0"]
+    for c in range(3):
+        parts = [model.a.weight[c], model.a.bias[c], model.norm.weight[c], model.norm.bias[c]]
+        whole = sum(p.abs().sum() for p in (*parts, model.b.weight[:, c]))
+        torch.testing.assert_close(found[c], whole.detach())
+
+
+def test_filter_norms_see_the_producing_filter_alone():
+    model = Chain()
+    found = score(chain_sites(model), CRITERIA["l1"], weight=filter_norms(model))["a.weight:0"]
+    torch.testing.assert_close(found, model.a.weight.detach().abs().flatten(1).sum(dim=1))
+
+
+def test_a_channels_activation_is_the_root_mean_square_of_its_layers_output():
+    model = Chain().eval()
+    x = torch.randn(4, 2, 5, 5, generator=Generator().manual_seed(0))
+    scores = score(chain_sites(model), CRITERIA["activation_rms"], **activations(model, [x]))
+    expected = model.a(x).detach().square().mean(dim=(0, 2, 3)).sqrt()
+    torch.testing.assert_close(scores["a.weight:0"], expected)
+
+
+def test_wanda_over_coupled_channels_is_refused():
+    model = Chain()
+    with pytest.raises(ShapeError, match="use sites over single parameters"):
+        score(chain_sites(model), CRITERIA["wanda"], **everything(model))
