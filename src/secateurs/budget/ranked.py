@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from secateurs.budget.counts import total_units
+from secateurs.budget.counts import exact, total_units
 from secateurs.budget.normalise import Normalise
 from secateurs.budget.race import race
 from secateurs.core.errors import UnknownNameError
@@ -28,7 +28,7 @@ def ranked_together(
     Args:
         normalise: how to make sites comparable; see `secateurs.budget.normalise`.
         groups: compete within each group of sites only, at the same density in each;
-            sites in no group stay whole.
+            sites in no group stay whole, and a group too small for its floors keeps those.
 
     Raises:
         BudgetError: `density` is not in 0 to 1, or too low for the floors.
@@ -46,9 +46,11 @@ def ranked_together(
     quota = {name: site.units for name, site in sites.items()}
     for names in groups.values():
         some = {name: sites[name] for name in names}
-        quota |= ranked_together(
-            some, scores, density, floor=floor, multiple_of=multiple_of, normalise=normalise
-        )
+        contest = race(some, scores, floor=floor, multiple_of=multiple_of, normalise=normalise)
+        # A group of one unit keeps it at any density, so floors come on top here.
+        low = sum(count.low for count in contest.counts.values())
+        places = round(exact(density) * sum(count.units for count in contest.counts.values()))
+        quota |= contest.quota(max(low, places), fill=True)
     return quota
 
 

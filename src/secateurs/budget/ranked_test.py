@@ -115,6 +115,12 @@ def test_groups_compete_apart():
     assert quota == {"a": 3, "b": 1, "c": 2, "d": 3}
 
 
+def test_a_group_too_small_for_its_floors_keeps_them():
+    sites = some_sites([1, 10])
+    quota = ranked_together(sites, some_scores(sites), 0.3, groups={"x": ["a"], "y": ["b"]})
+    assert quota == {"a": 1, "b": 3}
+
+
 def test_a_group_of_an_unknown_site_lists_the_sites():
     sites = some_sites([2])
     with pytest.raises(UnknownNameError, match="groups name z; the sites are a"):
