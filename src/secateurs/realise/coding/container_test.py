@@ -12,8 +12,9 @@ from secateurs.realise.coding import container, context
 from secateurs.realise.coding.bits import varint
 from secateurs.realise.coding.container import decode, encode, open_, read, write
 from secateurs.realise.coding.indices import INDICES
+from secateurs.realise.coding.plain import DTYPES
 from secateurs.realise.coding.shared import Shared, Uniform
-from secateurs.realise.coding.tensors import DTYPES, pack, unpack
+from secateurs.realise.coding.tensors import pack, unpack
 from secateurs.realise.coding.values import VALUES
 
 

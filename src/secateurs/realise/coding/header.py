@@ -10,8 +10,9 @@ from secateurs.core.errors import FileError
 from secateurs.realise.coding import context
 from secateurs.realise.coding.bits import Reader, varint
 from secateurs.realise.coding.indices import INDICES
+from secateurs.realise.coding.plain import DTYPES
 from secateurs.realise.coding.primer import PRIMER
-from secateurs.realise.coding.tensors import DTYPES, KINDS, Kind, Streams
+from secateurs.realise.coding.tensors import KINDS, Kind, Streams
 from secateurs.realise.coding.values import FLOATS, VALUES
 
 TIED = len(KINDS)

@@ -46,22 +46,30 @@ class Shared:
     def dense(self) -> Tensor:
         """Return the plain tensor."""
         book = torch.cat([self.codebook.to(self.dtype), self.codebook.new_zeros(1).to(self.dtype)])
-        return book[self.index.long()]
+        return book[self.index.int()]
 
     def canonical(self) -> "Shared":
         """Return the same tensor with a sorted codebook, no entry unused or twice.
 
         This is what a file holds: `decode(encode(x))` is `x.canonical()`.
         """
+        keys, place = self.ranking()
+        places = torch.cat([place, place.new_tensor([-1])]).int()
+        index = places[self.index.int()]
+        return replace(self, codebook=disorder(keys, self.codebook.dtype), index=index)
+
+    def ranking(self) -> tuple[Tensor, Tensor]:
+        """Return the entries in use as sorted whole numbers, and where each entry went.
+
+        (used,) and (entries,), int64; entries out of use went to -1. See `order`.
+        """
         keys = order(self.codebook)
         kept = self.index[self.mask].long()
         used = torch.bincount(kept, minlength=keys.numel()) > 0
-        unique, place = torch.unique(keys[used], return_inverse=True)
-        where = torch.full_like(keys, -1)
-        where[used] = place
-        index = torch.full(self.index.shape, -1, dtype=torch.int32, device=self.index.device)
-        index[self.mask] = where[kept].int()
-        return replace(self, codebook=disorder(unique, self.codebook.dtype), index=index)
+        unique, found = torch.unique(keys[used], return_inverse=True)
+        place = torch.full_like(keys, -1)
+        place[used] = found
+        return unique, place
 
 
 @dataclass(frozen=True)

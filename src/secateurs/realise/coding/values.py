@@ -4,7 +4,7 @@
 bytes of plain values. Both are told the flat places of the values, and how many.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -139,3 +139,21 @@ FLOATS: dict[str, Float] = {
     "context": Float(_encode_float_context, _decode_float_context),
 }
 """In the order of their numbers in the file: new ones go at the end."""
+
+
+def smallest_by(
+    codecs: Mapping[str, Value] | Mapping[str, Float],
+    names: Iterable[str],
+    fallback: str,
+    *arguments: Ints,
+) -> tuple[str, bytes]:
+    """Return which of the named codecs makes its arguments smallest, and the bytes.
+
+    `fallback`, which always applies, where none of `names` does.
+    """
+    made: dict[str, bytes | None] = {name: codecs[name].encode(*arguments) for name in names}
+    found = {name: blob for name, blob in made.items() if blob is not None}
+    if not found:
+        return fallback, codecs[fallback].encode(*arguments) or b""
+    name = min(found, key=lambda name: len(found[name]))
+    return name, found[name]
