@@ -1,1 +1,19 @@
-"""TODO"""
+"""How is a model wired? Tracing, labels that flow, coupled units, frozen ones and why."""
+
+from secateurs.graph.cost import Cost, predict
+from secateurs.graph.graph import Bucket, Contraction, Frozen, Graph, Slices
+from secateurs.graph.trace import trace
+from secateurs.graph.units import legal, removed_units
+
+__all__ = [
+    "Bucket",
+    "Contraction",
+    "Cost",
+    "Frozen",
+    "Graph",
+    "Slices",
+    "legal",
+    "predict",
+    "removed_units",
+    "trace",
+]

@@ -108,5 +108,7 @@ class Graph:
     """(rows, columns) of units, -1 where none: every row keeps the same number."""
     names: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Attribute of `module` → canonical name."""
+    buffers: frozenset[str] = frozenset()
+    """Which of `shapes` are buffers."""
     recorded: bool = False
     """Whether `module` is one recorded run: good for labels, not for running elsewhere."""
