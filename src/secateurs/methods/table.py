@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
 from secateurs.core.errors import PruneError, UnknownNameError
+from secateurs.methods.dns import dns
 from secateurs.methods.magnitude import magnitude
 from secateurs.methods.task import Pruned
 
@@ -13,6 +14,7 @@ Method = Callable[..., Pruned]
 
 METHODS: dict[str, Method] = {
     "magnitude": magnitude,
+    "dns": dns,
 }
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
@@ -47,6 +48,10 @@ class Task:
     """How the rest recovers; None skips training."""
     batches: Callable[[], Iterable[Any]] | None = None
     """A few (input, label) batches of the training split, for evidence and recalibration."""
+    steps: int | None = None
+    """Optimizer steps of one `train` with its own epochs; None when nobody knows."""
+    folder: Path | None = None
+    """Where a method may keep what took long to measure; None keeps nothing."""
     seed: int = 0
     say: Callable[[str], None] = field(default=lambda line: None, repr=False)
     """Where a method reports what it is doing."""
