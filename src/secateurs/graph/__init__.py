@@ -2,6 +2,8 @@
 
 from secateurs.graph.cost import Cost, predict
 from secateurs.graph.graph import Bucket, Contraction, Frozen, Graph, Slices
+from secateurs.graph.reference import reference, run_double
+from secateurs.graph.rewrite import rewrite
 from secateurs.graph.trace import trace
 from secateurs.graph.units import legal, removed_units
 
@@ -14,6 +16,9 @@ __all__ = [
     "Slices",
     "legal",
     "predict",
+    "reference",
     "removed_units",
+    "rewrite",
+    "run_double",
     "trace",
 ]

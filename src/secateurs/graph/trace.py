@@ -113,9 +113,7 @@ def _declare(
             if fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(f"{name}:{dim}", pattern)
         ]
         if not hits:
-            raise StructureError(
-                f"freeze={pattern!r} fits no axis; use names like {_some(labels)}"
-            )
+            raise StructureError(f"freeze={pattern!r} fits no axis; use names like {_some(labels)}")
         for ids in hits:
             labels.freeze(ids, f"declared with freeze={pattern!r}")
 
@@ -190,5 +188,3 @@ def _rest(contraction: Contraction) -> int:
     for held in contraction.others:
         size *= len(held)
     return size
-
-

@@ -49,9 +49,7 @@ class Walk:
             return _as_values(held, "the model's input") if held is not None else None
         if node.op == "get_attr":
             return self._attribute(node)
-        arguments = fx.map_arg(
-            (node.args, dict(node.kwargs)), lambda n: self.values[n.name]
-        )
+        arguments = fx.map_arg((node.args, dict(node.kwargs)), lambda n: self.values[n.name])
         if node.op == "output":
             for value in values_in(arguments):
                 for layer in value.layers:
@@ -67,7 +65,9 @@ class Walk:
         shapes = _shapes(node)
         inputs = list(values_in([list(args), kwargs]))
         if shapes is None:
-            _freeze_all(self.labels, inputs, f"operation {name} has a size that depends on data", node)
+            _freeze_all(
+                self.labels, inputs, f"operation {name} has a size that depends on data", node
+            )
             return plain(Step(self.labels, "", name, print, [()]), f"operation {name}")
         many = isinstance(node.meta["val"], (list, tuple))
         if not shapes:

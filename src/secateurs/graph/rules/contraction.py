@@ -195,5 +195,3 @@ def bias_on(step: Step, value: Value, bias: Value | None, axis: int) -> Value:
     if bias is None:
         return value
     return step.meet([value, on_axis(bias, axis, len(value.shape))], value.shape)
-
-

@@ -128,7 +128,9 @@ def _channels_only(step: Step, value: Value) -> Value:
     """Keep the first two axes of a value, (a, b, *space) → (a, b)."""
     space = list(range(2, len(value.shape)))
     value = step.tied(step.freeze_axes(value, space, _WINDOW), space)
-    layers = tuple(Layer(layer.ids.reshape(layer.ids.shape[:2]), layer.axis) for layer in value.layers)
+    layers = tuple(
+        Layer(layer.ids.reshape(layer.ids.shape[:2]), layer.axis) for layer in value.layers
+    )
     return Value(value.shape[:2], layers, why=value.why)
 
 

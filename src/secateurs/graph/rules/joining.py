@@ -48,9 +48,7 @@ def pad(step: Step, x: Value, widths: Sequence[int], *_: Any, **__: Any) -> Valu
         for ids in (new[:low], new[low:]):
             rows[layer.axis] = len(ids)
             pieces.append(ids.reshape(shape).expand(rows))
-        layers.append(
-            Layer(torch.cat([pieces[0], layer.ids, pieces[1]], layer.axis), layer.axis)
-        )
+        layers.append(Layer(torch.cat([pieces[0], layer.ids, pieces[1]], layer.axis), layer.axis))
     return Value(step.shape, tuple(layers), why=x.why)
 
 

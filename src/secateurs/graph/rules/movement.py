@@ -120,6 +120,9 @@ def _landed(step: Step, ids: Tensor, where: Tensor) -> Layer | None:
     axes: Sequence[int] = varying(where)
     if len(axes) == 1 and ids.shape[axes[0]] > 1:
         return Layer(ids, axes[0])
+    if len(axes) == 1:
+        step.freeze(ids, "all of its positions are tied to each other")
+        return None
     reason = "takes a single position of it" if not axes else "takes it apart"
     step.freeze(ids, f"operation {step.name} {reason}")
     return None

@@ -15,9 +15,7 @@ def batch_norm(step: Step, x: Value, *stats: Any, **_: Any) -> Result:
     return _first(step, value)
 
 
-def layer_norm(
-    step: Step, x: Value, normalized: Sequence[int], *params: Any, **_: Any
-) -> Result:
+def layer_norm(step: Step, x: Value, normalized: Sequence[int], *params: Any, **_: Any) -> Result:
     """Scale and shift over the last axes; the statistics are those of what stays."""
     held = [v for v in params if isinstance(v, Value)]
     value = step.meet([x, *held], x.shape)
@@ -132,5 +130,3 @@ def _first(step: Step, value: Value) -> Result:
     rest = plain(step, value.why)
     assert isinstance(rest, list)
     return [value, *rest[1:]]
-
-

@@ -45,7 +45,7 @@ RULES: dict[str, Rule] = {
     **_each("instance_norm", norms.instance_norm),
     **_each("softmax log_softmax _softmax _log_softmax", norms.softmax),
     **_each("sum mean amax amin max min var std norm linalg_vector_norm", norms.reduce),
-    **_each("logsumexp prod var_mean std_mean any all", norms.reduce),
+    **_each("logsumexp prod", norms.reduce),
     **_each("cumsum cumprod sort topk argsort", norms.scan),
     **_each(" ".join(norms.SPACE), norms.pool),
     **_each("upsample_bilinear2d upsample_bicubic2d _upsample_bilinear2d_aa", norms.pool),
@@ -57,13 +57,17 @@ RULES: dict[str, Rule] = {
     **_each("embedding", lookup.embedding),
     **_each("index", lookup.index),
     **_each("gather", lookup.gather),
-    **_each("zeros ones full empty rand randn new_zeros new_ones new_full new_empty", lookup.create),
+    **_each(
+        "zeros ones full empty rand randn new_zeros new_ones new_full new_empty", lookup.create
+    ),
     **_each("prelu", pointwise.prelu),
     **_each("glu", pointwise.glu),
     **_each("copy", pointwise.copy_),
     **_each("_weight_norm", pointwise.weight_norm),
     **_each("zeros_like ones_like full_like empty_like rand_like randn_like", pointwise.like),
-    **_each("dropout feature_dropout alpha_dropout contiguous clone detach alias to", pointwise.like),
+    **_each(
+        "dropout feature_dropout alpha_dropout contiguous clone detach alias to", pointwise.like
+    ),
     **_each("_to_copy type_as lift_fresh lift_fresh_copy bernoulli zero fill", pointwise.like),
     **_each("detach_ float double half rrelu cpu cuda requires_grad_", pointwise.like),
     **_each("relu6 silu selu celu mish hardtanh hardswish hardsigmoid", pointwise.pointwise),

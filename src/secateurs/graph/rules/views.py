@@ -34,9 +34,7 @@ def whole_rows(axes: Sequence[int], sizes: Sequence[int]) -> int:
     return axes[max(0, place - 1)]
 
 
-def reshape(
-    step: Step, value: Value, shape: Sequence[int], choose: Choose | None = None
-) -> Value:
+def reshape(step: Step, value: Value, shape: Sequence[int], choose: Choose | None = None) -> Value:
     """Give a value another shape: row-major order of its elements stays."""
     target = tuple(shape)
     if choose is None:
@@ -50,9 +48,7 @@ def reshape(
     return _one_per_axis(step, Value(target, tuple(layers), why=value.why))
 
 
-def blocks(
-    old: Sequence[int], new: Sequence[int]
-) -> Iterator[tuple[list[int], list[int]]]:
+def blocks(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
     """Pair the smallest runs of axes of two shapes that hold the same elements.
 
     >>> list(blocks((2, 6, 5), (2, 3, 2, 5)))

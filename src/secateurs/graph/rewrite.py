@@ -1,0 +1,221 @@
+"""The traced program with smaller tensors: sizes follow from the labels."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from secateurs.graph.graph import Graph
+from secateurs.graph.labels import Layer, Value
+from secateurs.graph.units import check
+from secateurs.graph.walk import attribute, operation
+
+_SIZED = {
+    "view", "reshape", "_unsafe_view", "view_copy", "_reshape_alias", "expand", "broadcast_to",
+    "zeros", "ones", "full", "empty", "rand", "randn",
+    "new_zeros", "new_ones", "new_full", "new_empty",
+}  # fmt: skip
+_FIRST = {"zeros", "ones", "full", "empty", "rand", "randn"}
+"""Operations whose size is the first argument rather than the second."""
+
+
+def rewrite(graph: Graph, removed: Tensor) -> fx.GraphModule:
+    """Return the traced program without the removed units, bool (units,); it runs.
+
+    Parameters and buffers are new and smaller, named as in `graph.module`; the graph's
+    own module is untouched.
+
+    Raises:
+        StructureError: the removal breaks a rectangle or empties an axis.
+    """
+    removed = removed.cpu()
+    check(graph, removed)
+    stays = label_mask(graph, removed)
+    root = nn.Module()
+    program = copy.deepcopy(graph.module.graph)
+    small: dict[int, Any] = {}
+    for node in program.nodes:
+        if node.op == "get_attr":
+            held = attribute(graph.module, str(node.target))
+            if id(held) not in small:
+                small[id(held)] = _smaller(graph, str(node.target), held, stays)
+            _place(root, str(node.target), small[id(held)])
+        elif node.op == "call_module":
+            _place(root, str(node.target), attribute(graph.module, str(node.target)))
+        elif node.op == "call_function":
+            _resize(graph, node, stays)
+    result = fx.GraphModule(root, program)
+    for key in ("_in_spec", "_out_spec"):
+        if hasattr(graph.module, key):
+            setattr(result, key, getattr(graph.module, key))
+    return result
+
+
+def label_mask(graph: Graph, removed: Tensor) -> Tensor:
+    """Mark the labels that stay: bool (labels,)."""
+    stays = torch.cat([~removed, torch.ones(1, dtype=torch.bool)])  # unit -1 is the last
+    return stays[graph.unit_of]
+
+
+def shrunk(tensor: Tensor, layers: tuple[Layer, ...], stays: Tensor) -> Tensor:
+    """Return a tensor without the positions whose labels leave."""
+    rows = []
+    for layer in layers:
+        keep = stays[layer.ids].to(tensor.device)
+        if bool(keep.all()):
+            continue
+        if keep.numel() == tensor.shape[layer.axis]:
+            tensor = tensor.index_select(layer.axis, keep.reshape(-1).nonzero().squeeze(1))
+        else:
+            rows.append((layer, keep))
+    for layer, keep in rows:
+        for axis, size in enumerate(keep.shape):  # rows of this layer that have left already
+            if size > 1 and size != tensor.shape[axis]:
+                other = next(ly for ly in layers if ly.axis == axis)
+                left = stays[other.ids].reshape(-1).nonzero().squeeze(1).to(tensor.device)
+                keep = keep.index_select(axis, left)
+        moved = tensor.movedim(layer.axis, -1)
+        chosen = keep.movedim(layer.axis, -1).expand(moved.shape)
+        tensor = moved[chosen].view(*moved.shape[:-1], -1).movedim(-1, layer.axis).contiguous()
+    return tensor
+
+
+def kept_shape(value: Value, stays: Tensor) -> tuple[int, ...]:
+    """Return the shape of a value after removal."""
+    shape = list(value.shape)
+    for layer in value.layers:
+        keep = stays[layer.ids]
+        rows = keep.numel() // keep.shape[layer.axis]
+        shape[layer.axis] = int(keep.sum()) // rows
+    return tuple(shape)
+
+
+def _smaller(graph: Graph, target: str, held: Any, stays: Tensor) -> Any:
+    if not isinstance(held, Tensor):
+        return held
+    layers = graph.layers.get(graph.names.get(target, ""), ())
+    tensor = shrunk(held.detach(), layers, stays).clone()
+    return nn.Parameter(tensor, held.requires_grad) if isinstance(held, nn.Parameter) else tensor
+
+
+def _place(root: nn.Module, target: str, held: Any) -> None:
+    *path, last = target.split(".")
+    for atom in path:
+        if not hasattr(root, atom):
+            root.add_module(atom, nn.Module())
+        root = getattr(root, atom)
+    if isinstance(held, Tensor) and not isinstance(held, nn.Parameter):
+        root.register_buffer(last, held)
+    else:
+        setattr(root, last, held)
+
+
+def _resize(graph: Graph, node: fx.Node, stays: Tensor) -> None:
+    """Replace the sizes an operation was called with by those that are left."""
+    name = operation(node).removeprefix("aten.").rstrip("_")
+    result = graph.values.get(node.name)
+    change = _CHANGES.get(name)
+    if name in _SIZED and isinstance(result, Value) and result.layers:
+        _set(node, 0 if name in _FIRST else 1, list(kept_shape(result, stays)))
+    elif change is not None:
+        change(graph.values, node, stays, result)
+
+
+def _set(node: fx.Node, place: int, held: Any) -> None:
+    node.args = (*node.args[:place], held, *node.args[place + 1 :])
+
+
+def _input(values: Mapping[str, Any], node: fx.Node, place: int = 0) -> Value:
+    source = node.args[place]
+    assert isinstance(source, fx.Node)
+    value = values[source.name]
+    assert isinstance(value, Value)
+    return value
+
+
+def _unflatten(values: Mapping[str, Any], node: fx.Node, stays: Tensor, result: Any) -> None:
+    dim = int(node.args[1]) % len(_input(values, node).shape)  # type: ignore[call-overload]
+    count = len(node.args[2])  # type: ignore[arg-type]
+    _set(node, 2, list(kept_shape(result, stays)[dim : dim + count]))
+
+
+def _divide(values: Mapping[str, Any], node: fx.Node, stays: Tensor, result: Any) -> None:
+    """split, chunk: say the size of every piece."""
+    x = _input(values, node)
+    dim = int(node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0)) % len(x.shape)  # type: ignore[call-overload]
+    if x.at(dim) is None:
+        return
+    sizes = [kept_shape(piece, stays)[dim] for piece in result]
+    node.target = torch.ops.aten.split_with_sizes.default
+    node.args, node.kwargs = (node.args[0], sizes, dim), {}
+
+
+def _slice(values: Mapping[str, Any], node: fx.Node, stays: Tensor, result: Any) -> None:
+    x = _input(values, node)
+    dim = int(node.args[1] if len(node.args) > 1 else 0) % len(x.shape)  # type: ignore[call-overload]
+    layer = x.at(dim)
+    if layer is None:
+        return
+    size = x.shape[dim]
+    keep = stays[layer.ids].movedim(dim, -1).reshape(-1, size)[0]
+    low, high, _ = slice(*[*node.args[2:4], None, None][:2]).indices(size)  # type: ignore[arg-type]
+    before, inside = int(keep[:low].sum()), int(keep[low:high].sum())
+    node.args = (node.args[0], dim, before, before + inside)
+
+
+def _pad(values: Mapping[str, Any], node: fx.Node, stays: Tensor, result: Any) -> None:
+    x = _input(values, node)
+    widths = list(node.args[1])  # type: ignore[arg-type]
+    for layer in result.layers:
+        k = len(x.shape) - 1 - layer.axis
+        if 2 * k >= len(widths):
+            continue
+        keep = stays[layer.ids].movedim(layer.axis, -1).reshape(-1, layer.ids.shape[layer.axis])[0]
+        low, high = widths[2 * k], widths[2 * k + 1]
+        widths[2 * k] = int(keep[:low].sum())
+        widths[2 * k + 1] = int(keep[len(keep) - high :].sum())
+    _set(node, 1, widths)
+
+
+def _layer_norm(values: Mapping[str, Any], node: fx.Node, stays: Tensor, result: Any) -> None:
+    value = result[0] if isinstance(result, list) else result
+    count = len(node.args[1])  # type: ignore[arg-type]
+    _set(node, 1, list(kept_shape(value, stays)[len(value.shape) - count :]))
+
+
+def _conv(values: Mapping[str, Any], node: fx.Node, stays: Tensor, result: Any) -> None:
+    """Whole groups leave where the weight keeps its inner axis: count those that stay."""
+    name = operation(node).removeprefix("aten.")
+    transposed = "transpose" in name or (name == "convolution" and bool(node.args[6]))
+    place = 8 if name == "convolution" else 7 if transposed else 6
+    groups = node.args[place] if len(node.args) > place else 1
+    if groups == 1:
+        return
+    weight = kept_shape(_input(values, node, 1), stays)
+    space = len(weight) - 2
+    data = result if transposed else _input(values, node)
+    channels = kept_shape(data, stays)[len(data.shape) - space - 1]
+    _set(node, place, channels // weight[1])
+
+
+def _attention(values: Mapping[str, Any], node: fx.Node, stays: Tensor, result: Any) -> None:
+    """Keep the temperature that follows from the old width."""
+    width = _input(values, node).shape[-1]
+    if len(node.args) <= 6 and node.kwargs.get("scale") is None:
+        node.kwargs = {**node.kwargs, "scale": width**-0.5}
+
+
+_CHANGES = {
+    "unflatten": _unflatten,
+    **dict.fromkeys(("split", "split_with_sizes", "chunk", "tensor_split"), _divide),
+    **dict.fromkeys(("unsafe_split", "unsafe_chunk"), _divide),
+    "slice": _slice,
+    **dict.fromkeys(("pad", "constant_pad_nd"), _pad),
+    **dict.fromkeys(("layer_norm", "rms_norm", "_fused_rms_norm"), _layer_norm),
+    "native_layer_norm": _layer_norm,
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d", "convolution"), _conv),
+    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _conv),
+    "scaled_dot_product_attention": _attention,
+}
