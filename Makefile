@@ -47,3 +47,7 @@ bench: $(VENV)/.test     ## time the library against its alternatives
 
 clean:           ## remove what the other targets made
 	rm -rf $(VENV) demo-run site build dist
+
+.PHONY: fuzz
+fuzz: $(VENV)/.test      ## damage files for ten minutes and read them
+	$(BIN)/python -m secateurs.realise.coding.fuzz --seconds 600

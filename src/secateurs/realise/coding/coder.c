@@ -270,7 +270,8 @@ static int bits_of(uint32_t x) {
 
 static inline int64_t values_code(int encode, int32_t *values, const int32_t *column, int64_t n,
                                   int64_t cols, uint8_t *bytes, int64_t size) {
-  enum { CLASSES = 16, ZERO = 0, SIGN = 1, LENGTH = 2, DIGITS = 64, NODES = 512, SETS = 64 };
+  enum { CLASSES = 16, ZERO = 0, SIGN = 1, LENGTH = 2, LOW = 34, SHORT = 63, LONG = 192 };
+  enum { SIDE = 512, NODES = 1024, SETS = 43 };
   size_t cells = (size_t)NODES * (1 + CLASSES + CLASSES);
   cell *table = malloc(sizeof(cell) * cells);
   uint8_t *last = calloc((size_t)cols + 1, 1);
@@ -288,20 +289,23 @@ static inline int64_t values_code(int encode, int32_t *values, const int32_t *co
     cell *after = table + NODES * (1 + left);
     cell *below = table + NODES * (1 + CLASSES + last[column[i]]);
 #define CODE(node, set, bit) \
-  code(&c, encode, m + (set), (cell *const[3]){plain + (node), after + (node), below + (node)}, 3, bit)
+  code(&c, encode, m + (set), (cell *const[3]){plain + (node), after + (node), below + (node)}, 3, \
+       bit)
     int32_t v = encode ? values[i] : 0;
     int32_t value = 0;
     int kind = 0;
     if (CODE(ZERO, ZERO, v != 0)) {
       int negative = CODE(SIGN, SIGN, v < 0);
       uint32_t magnitude = encode ? (uint32_t)(v < 0 ? -(int64_t)v : v) : 0;
-      int side = negative ? 256 : 0;
+      int side = negative ? SIDE : 0;
       int length = 1, want = bits_of(magnitude);
       while (length < 31 && CODE(side + LENGTH + length, LENGTH + length, want > length)) length++;
       uint32_t found = 1;
       for (int d = length - 2; d >= 0; d--) {
-        int node = found < 128 ? (int)found + DIGITS : LENGTH + 32 + d;
-        int set = found < 128 ? 34 + bits_of(found) : 42;
+        int node = found >= 128 ? LOW + d
+                   : length > 7 ? LONG + (int)found
+                                : SHORT + (1 << (length - 1)) + (int)found;
+        int set = found >= 128 ? 42 : 34 + bits_of(found);
         found = found << 1 | (uint32_t)CODE(side + node, set, (int)(magnitude >> d) & 1);
       }
       value = (int32_t)(negative ? -(int64_t)found : found);

@@ -80,7 +80,7 @@ def test_these_bytes_never_change():
     mask = np.arange(60).reshape(6, 10) % 7 == 0
     assert context.encode_mask(mask, 3).hex() == "8693bdcf12cec0"
     values = (np.arange(40, dtype=np.int32) * 37) % 11 - 5
-    assert context.encode_values(values, values * 0).hex() == "0c6c79b546e041de484de708ae9f6074"
+    assert context.encode_values(values, values * 0).hex() == "0c6c79b5108b67c9eb2994d8220b69a0"
     assert (
         context.encode_bytes(b"conv1.weight conv2.weight").hex()
         == "9c88cfa6b953b8eafecb1630d29c9d70a24b80"

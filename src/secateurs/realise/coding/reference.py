@@ -173,10 +173,10 @@ def code_mask(coder: Coder, mask: NDArray[np.uint8], period: int) -> None:
 
 def code_values(coder: Coder, values: NDArray[np.int32], column: NDArray[np.int32]) -> None:
     """Encode whole numbers, each in a column, all (n,), or decode into `values`."""
-    plain = [FRESH] * 512
-    after = [[FRESH] * 512 for _ in range(16)]
-    below = [[FRESH] * 512 for _ in range(16)]
-    mixers = [Mixer() for _ in range(64)]
+    plain = [FRESH] * 1024
+    after = [[FRESH] * 1024 for _ in range(16)]
+    below = [[FRESH] * 1024 for _ in range(16)]
+    mixers = [Mixer() for _ in range(43)]
     left, last = 0, [0] * (int(column.max(initial=0)) + 1)
     for i, (v, c) in enumerate(zip(values.tolist(), column.tolist(), strict=True)):
         left = last[c] = _code_value(
@@ -199,14 +199,17 @@ def _code_value(
         values[i] = 0
         return 0
     negative = code(1, 1, int(v < 0))
-    side = 256 * negative
+    side = 512 * negative
     length = 1
     while length < 31 and code(side + 2 + length, 2 + length, int(abs(v).bit_length() > length)):
         length += 1
     found = 1
     for d in range(length - 2, -1, -1):
-        small = found < 128
-        node, mixer = (64 + found, 34 + found.bit_length()) if small else (34 + d, 42)
+        if found >= 128:
+            node, mixer = 34 + d, 42
+        else:
+            node = 192 + found if length > 7 else 63 + (1 << (length - 1)) + found
+            mixer = 34 + found.bit_length()
         found = found << 1 | code(side + node, mixer, (abs(v) >> d) & 1)
     values[i] = -found if negative else found
     return int(2 * min(length, 7) + negative)
