@@ -127,8 +127,7 @@ def half(graph: Any, seed: int = 0) -> Any:
     """Choose half of every bucket at random, the same number in every pool: bool (units,)."""
     import torch
 
-    count = max((int(u.max()) + 1 for u in graph.axes.values() if u.numel()), default=0)
-    removed = torch.zeros(count, dtype=torch.bool)
+    removed = torch.zeros(graph.units, dtype=torch.bool)
     generator = torch.Generator().manual_seed(seed)
     for bucket in graph.buckets.values():
         for pool in bucket.ids.cpu().view(-1, bucket.among or len(bucket.ids)):

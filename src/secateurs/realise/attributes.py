@@ -103,7 +103,7 @@ def follow_constants(model: nn.Module, sizes: Sizes, old: Mapping[str, Any]) -> 
     """
     edits = []
     for path, module in model.named_modules():
-        if knows(module):
+        if knows(module) or isinstance(module, fx.GraphModule):
             continue
         pairs = Counter(sizes.get(path, {}))
         for name, tensor in _own_tensors(module):

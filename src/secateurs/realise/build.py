@@ -78,10 +78,10 @@ class Small:
             fold=self.fold or self._new_fold(),
             tolerance=self.original.tolerance,
             refresh=self._refresh,
+            edits=self.edits,
         )
         right = work.fix()
         self.model = work.model
-        self.edits += work.edits
         self.parts = work.parts
         return right
 
@@ -137,7 +137,8 @@ def build(original: Original, keeps: Mapping[str, Keep], after: fx.GraphModule) 
     model, shrunk = shrink(original.model, keeps, original.mask, dtype=torch.float64)
     model.eval()
     own = all_tensors(model)
-    program = doubled(after, own.get)
+    names = original.graph.names
+    program = doubled(after, lambda name: own.get(names.get(name, name)))
     old = {name: tuple(t.shape) for name, t in all_tensors(original.model).items()}
     sizes = constants(original.graph.module.graph, program.graph)
     edits = follow_leaves(model, old, keeps)

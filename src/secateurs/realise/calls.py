@@ -140,7 +140,7 @@ def _distance(found: Tensor, wanted: Tensor) -> float:
         found, wanted = torch.view_as_real(found), torch.view_as_real(wanted)
     if not wanted.is_floating_point():
         return 0.0 if torch.equal(found, wanted) else float("inf")
-    found, wanted = found.double(), wanted.double()
+    found, wanted = found.detach().double(), wanted.detach().double()
     if not torch.equal(found.isfinite(), wanted.isfinite()):
         return float("inf")
     finite = wanted.isfinite()

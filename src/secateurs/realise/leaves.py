@@ -30,6 +30,8 @@ def leaf_fields(module: nn.Module, old: Mapping[str, Shape], grouped: Tensor | N
 
 def knows(module: nn.Module) -> bool:
     """Tell whether a module's size fields are all read from its own parameters."""
+    if isinstance(module, nn.MultiheadAttention):
+        return True
     return isinstance(module, tuple(_FIELDS)) and any(True for _ in module.parameters(False))
 
 

@@ -89,6 +89,8 @@ class Repair:
             return True
         pairs = Counter(self.constants.get(path, {}))
         pairs.update(self.shapes.get(path, {}))
+        if self._without_some(path, module):
+            return True
         folded = False
         for guess in guesses(module, pairs):
             edits = set_fields(path, module, guess)
@@ -100,6 +102,16 @@ class Repair:
                 self.edits.extend(edits)
                 return True
             undo_fields(module, edits)
+        return False
+
+    def _without_some(self, path: str, module: nn.Module) -> bool:
+        """Take back attributes that only happened to hold a size that changed elsewhere."""
+        for edit in [e for e in self.edits if e[0] == path and e[1] != "__class__"]:
+            undo_fields(module, [edit])
+            if self.state(path) == "right":
+                self.edits.remove(edit)
+                return True
+            set_fields(path, module, {edit[1]: edit[3]})
         return False
 
     def _by_temperature(self, path: str) -> bool:

@@ -38,11 +38,6 @@ def positions(graph: Graph, chosen: Tensor) -> dict[str, Tensor]:
 
 def prunable_share(graph: Graph, parameters: Mapping[str, Tensor]) -> float:
     """Share of the parameters' entries that belong to some unit, 0 to 1."""
-    units = sum(len(bucket.ids) for bucket in graph.buckets.values())
-    where = positions(graph, torch.ones(max(units, _count(graph)), dtype=torch.bool))
+    where = positions(graph, torch.ones(graph.units, dtype=torch.bool))
     total = sum(p.numel() for p in parameters.values())
     return sum(int(where[n].sum()) for n in parameters if n in where) / max(total, 1)
-
-
-def _count(graph: Graph) -> int:
-    return max((int(units.max()) + 1 for units in graph.axes.values() if units.numel()), default=0)
