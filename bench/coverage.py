@@ -57,9 +57,9 @@ def check(name: str, *, peer: bool = True) -> Result:
 
 def _ours(result: Result, model: Any, example: Any) -> None:
     import torch
-    from secateurs.graph.trace import trace
 
     from secateurs.core.example import call, tensors
+    from secateurs.graph.trace import trace
     from secateurs.realise.calls import difference
     from secateurs.realise.checkpoint import load_checkpoint, save_checkpoint
     from secateurs.realise.compact import compact
