@@ -57,8 +57,8 @@ class Labels:
     freezes: list[Freeze] = field(default_factory=list)
     rectangles: list[Tensor] = field(default_factory=list)
     """(rows, columns) of ids: every row must keep the same number."""
-    rows: list[Tensor] = field(default_factory=list)
-    """Ids that stand for a whole row of a rectangle."""
+    rows: list[tuple[str, Tensor]] = field(default_factory=list)
+    """(operation, ids) that stand for whole rows of a rectangle."""
     params: dict[tuple[str, int], Tensor] = field(default_factory=dict)
     """(parameter, dim) → ids, broadcastable to the parameter's shape."""
     read: set[str] = field(default_factory=set)
@@ -71,7 +71,7 @@ class Labels:
 
     def unify(self, a: Tensor, b: Tensor, reason: str = "meets a fixed position") -> None:
         """Note that ids which meet after broadcasting go together; id 0 freezes its partner."""
-        a, b = (t.reshape(-1) for t in torch.broadcast_tensors(a, b))
+        a, b = (t.reshape(-1) for t in torch.broadcast_tensors(a, b))  # type: ignore[no-untyped-call]
         real = (a > 0) & (b > 0)
         if not bool(real.all()):
             self.freeze(torch.cat([a[~real], b[~real]]), reason)
@@ -80,7 +80,7 @@ class Labels:
 
     def freeze(self, ids: Tensor, reason: str, node: str = "") -> None:
         """Note that ids stay, and why."""
-        ids = ids.reshape(-1).unique()
+        ids = distinct(ids)
         if bool(ids.any()):
             self.freezes.append(Freeze(ids[ids > 0], reason, node))
 
@@ -110,6 +110,12 @@ def compact(ids: Tensor) -> Tensor:
     return ids
 
 
+def distinct(ids: Tensor) -> Tensor:
+    """List the ids that occur, sorted."""
+    found: Tensor = ids.reshape(-1).unique()  # type: ignore[no-untyped-call]
+    return found
+
+
 def varying(ids: Tensor) -> list[int]:
     """List the axes along which ids are not constant."""
     return [axis for axis, size in enumerate(ids.shape) if size > 1]
@@ -118,6 +124,12 @@ def varying(ids: Tensor) -> list[int]:
 def aligned(ids: Tensor, rank: int) -> Tensor:
     """Add leading axes of length 1, as broadcasting does."""
     return ids.reshape((1,) * (rank - ids.ndim) + tuple(ids.shape))
+
+
+def split_axis(ids: Tensor, axis: int, parts: int) -> Tensor:
+    """View one axis as (parts, rest)."""
+    shape = ids.shape
+    return ids.reshape(*shape[:axis], parts, -1, *shape[axis + 1 :])
 
 
 def along(ids: Tensor, axis: int, rank: int) -> Tensor:

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import inspect
+import logging
 import signal
 import threading
 import traceback
@@ -97,7 +98,7 @@ def _shadow(model: nn.Module, training: bool, *, share: bool) -> nn.Module:
     """Copy a model, sharing its tensors or not, in evaluation or training mode."""
     memo: dict[int, Any] = {}
     for module in model.modules():
-        for key, held in vars(module).items():
+        for held in vars(module).values():
             # Old-style weight_norm keeps a computed weight, which deepcopy refuses.
             if isinstance(held, Tensor) and not held.is_leaf:
                 memo[id(held)] = held.detach().clone()
@@ -116,7 +117,7 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
         exported = torch.export.export(model, args, kwargs, strict=False)
     options = inspect.signature(exported.module).parameters
     module: fx.GraphModule = (
-        exported.module(check_guards=False) if "check_guards" in options else exported.module()  # type: ignore[assignment]
+        exported.module(check_guards=False) if "check_guards" in options else exported.module()
     )
     for node in list(module.graph.nodes):
         if node.op == "call_module" and not node.users:
@@ -135,7 +136,7 @@ def inline_contexts(module: fx.GraphModule) -> None:
         )
         block = getattr(module, str(node.args[place].target))
         inline_contexts(block)
-        inside = dict(
+        inside: dict[fx.Node, Any] = dict(
             zip(
                 [n for n in block.graph.nodes if n.op == "placeholder"],
                 node.args[place + 1 :],
@@ -149,8 +150,8 @@ def inline_contexts(module: fx.GraphModule) -> None:
                     setattr(module, name, getattr(block, inner.target))
                     inside[inner] = module.graph.get_attr(name)
                 elif inner.op not in ("placeholder", "output"):
-                    inside[inner] = module.graph.node_copy(inner, lambda n: inside[n])
-        outputs = fx.map_arg(block.graph.output_node().args[0], lambda n: inside[n])
+                    inside[inner] = module.graph.node_copy(inner, inside.__getitem__)
+        outputs = fx.map_arg(block.graph.output_node().args[0], inside.__getitem__)
         if isinstance(outputs, (list, tuple)):
             for user in list(node.users):
                 user.replace_all_uses_with(outputs[user.args[1]])
@@ -211,9 +212,16 @@ def tensors_within(output: Any) -> Iterator[Tensor]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """Keep the tracer's own log lines to itself: failures are reported once, by us."""
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextmanager

@@ -43,11 +43,11 @@ class _Double(fx.Interpreter):
         """Run on an example."""
         args, kwargs = floats(arguments(example), torch.float64)
         flat = pytree.tree_leaves((args, kwargs))
-        spec = getattr(self.module, "_in_spec", None)
-        holders = [n for n in self.module.graph.nodes if n.op == "placeholder"]
+        program: Any = self.module
+        holders = [n for n in program.graph.nodes if n.op == "placeholder"]
         if len(flat) != len(holders):
             flat = [leaf for leaf in flat if isinstance(leaf, Tensor)]
-        assert len(flat) == len(holders), spec
+        assert len(flat) == len(holders)
         with torch.no_grad():
             flat = [t.clone() if isinstance(t, Tensor) else t for t in flat]
             return self.run(*flat, enable_io_processing=False)

@@ -136,15 +136,18 @@ def _input(values: Mapping[str, Any], node: fx.Node, place: int = 0) -> Value:
 
 
 def _unflatten(values: Mapping[str, Any], node: fx.Node, stays: Tensor, result: Any) -> None:
-    dim = int(node.args[1]) % len(_input(values, node).shape)  # type: ignore[call-overload]
-    count = len(node.args[2])  # type: ignore[arg-type]
+    args: Any = node.args
+    dim = args[1] % len(_input(values, node).shape)
+    count = len(args[2])
     _set(node, 2, list(kept_shape(result, stays)[dim : dim + count]))
 
 
 def _divide(values: Mapping[str, Any], node: fx.Node, stays: Tensor, result: Any) -> None:
     """split, chunk: say the size of every piece."""
     x = _input(values, node)
-    dim = int(node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0)) % len(x.shape)  # type: ignore[call-overload]
+    args: Any = node.args
+    named: Any = node.kwargs
+    dim = (args[2] if len(args) > 2 else named.get("dim", 0)) % len(x.shape)
     if x.at(dim) is None:
         return
     sizes = [kept_shape(piece, stays)[dim] for piece in result]
@@ -154,20 +157,22 @@ def _divide(values: Mapping[str, Any], node: fx.Node, stays: Tensor, result: Any
 
 def _slice(values: Mapping[str, Any], node: fx.Node, stays: Tensor, result: Any) -> None:
     x = _input(values, node)
-    dim = int(node.args[1] if len(node.args) > 1 else 0) % len(x.shape)  # type: ignore[call-overload]
+    args: Any = node.args
+    dim = (args[1] if len(args) > 1 else 0) % len(x.shape)
     layer = x.at(dim)
     if layer is None:
         return
     size = x.shape[dim]
     keep = stays[layer.ids].movedim(dim, -1).reshape(-1, size)[0]
-    low, high, _ = slice(*[*node.args[2:4], None, None][:2]).indices(size)  # type: ignore[arg-type]
+    low, high, _ = slice(*[*args[2:4], None, None][:2]).indices(size)
     before, inside = int(keep[:low].sum()), int(keep[low:high].sum())
     node.args = (node.args[0], dim, before, before + inside)
 
 
 def _pad(values: Mapping[str, Any], node: fx.Node, stays: Tensor, result: Any) -> None:
     x = _input(values, node)
-    widths = list(node.args[1])  # type: ignore[arg-type]
+    args: Any = node.args
+    widths = list(args[1])
     for layer in result.layers:
         k = len(x.shape) - 1 - layer.axis
         if 2 * k >= len(widths):
@@ -181,7 +186,8 @@ def _pad(values: Mapping[str, Any], node: fx.Node, stays: Tensor, result: Any) -
 
 def _layer_norm(values: Mapping[str, Any], node: fx.Node, stays: Tensor, result: Any) -> None:
     value = result[0] if isinstance(result, list) else result
-    count = len(node.args[1])  # type: ignore[arg-type]
+    args: Any = node.args
+    count = len(args[1])
     _set(node, 1, list(kept_shape(value, stays)[len(value.shape) - count :]))
 
 

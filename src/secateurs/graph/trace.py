@@ -46,43 +46,35 @@ def trace(
     tell("trace", 0, 1)
     program = capture(model, example, time_limit_s=time_limit_s)
     tell("trace", 1, 1)
-    labels = Labels()
-    walk = _walk(program, labels, rules, heads, lambda k, n: tell("label", k, n))
     held = {name for name, _ in plain_module(model).named_parameters()}
-    unread = _unread(program, labels, held)
-    if unread:
-        _walk_training(model, example, time_limit_s, labels, rules, heads)
+    training: Program | None = None
+    columns: frozenset[str] = frozenset()
+    while True:
+        labels = Labels()
+        walk = Walk(program, labels, rules or {}, heads, columns)
+        walk.run(lambda done, of: tell("label", done, of))
         unread = _unread(program, labels, held)
-    _declare(program, labels, tie, freeze)
-    units = settle(labels)
-    return _graph(program, walk, labels, units, held, unread)
+        if unread:
+            training = training or _in_training(model, example, time_limit_s)
+            if training is not None:
+                Walk(training, labels, rules or {}, heads, columns).run()
+                unread = _unread(program, labels, held)
+        _declare(program, labels, tie, freeze)
+        units = settle(labels)
+        # A split whose rows cannot leave, such as (3, width) of a packed projection, is
+        # walked again with columns as its units.
+        stuck = frozenset(n for n, ids in labels.rows if bool((units.unit_of[ids] < 0).all()))
+        if stuck <= columns:
+            return _graph(program, walk, labels, units, held, unread)
+        columns |= stuck
 
 
-def _walk(
-    program: Program,
-    labels: Labels,
-    rules: Mapping[str, Rule] | None,
-    heads: bool,
-    progress: Callable[[int, int], None] | None = None,
-) -> Walk:
-    walk = Walk(program.module, program.names, program.tensors, labels, rules or {}, heads)
-    return walk.run(progress)
-
-
-def _walk_training(
-    model: nn.Module,
-    example: Example,
-    time_limit_s: float,
-    labels: Labels,
-    rules: Mapping[str, Rule] | None,
-    heads: bool,
-) -> None:
-    """Add what training mode couples; a model that cannot run so adds nothing."""
+def _in_training(model: nn.Module, example: Example, time_limit_s: float) -> Program | None:
+    """Trace training mode; a model that cannot run so adds nothing."""
     try:
-        program = capture(model, example, training=True, time_limit_s=time_limit_s)
+        return capture(model, example, training=True, time_limit_s=time_limit_s)
     except StructureError:
-        return
-    _walk(program, labels, rules, heads)
+        return None
 
 
 def _unread(program: Program, labels: Labels, held: set[str]) -> list[str]:

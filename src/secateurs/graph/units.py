@@ -3,13 +3,14 @@
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from secateurs.core.errors import StructureError
 from secateurs.graph.graph import Bucket, Frozen, Graph, Slices
-from secateurs.graph.labels import Labels, groups
+from secateurs.graph.labels import Labels, distinct, groups
 
 Axis = tuple[str, int]
 
@@ -71,7 +72,7 @@ def flat_ids(ids: Tensor) -> Tensor:
     if len(axes) < 2:
         return ids.reshape(-1)
     matrix = ids.reshape(ids.shape[0], ids.shape[1])
-    count = len(matrix[:, 0].unique())
+    count = len(distinct(matrix[:, 0]))
     return matrix[:: len(matrix) // count]
 
 
@@ -92,18 +93,18 @@ def _cells(
         for i, row in enumerate(matrix):
             for unit, pieces in _counts(row):
                 rows[unit].append((r, i, pieces))
-    cells: dict[object, list[int]] = defaultdict(list)
+    cells: dict[tuple[Any, Any], list[int]] = defaultdict(list)
     for unit in range(count):
         cells[tuple(lives[unit]), tuple(rows[unit])].append(unit)
     buckets: dict[object, list[Tensor]] = defaultdict(list)
-    for (life, row), units in cells.items():  # type: ignore[misc]
+    for (life, row), held in cells.items():
         kinds = tuple(sorted(Counter((r, pieces) for r, _, pieces in row).items()))
-        buckets[life, kinds, len(units)].append(torch.tensor(units))
+        buckets[life, kinds, len(held)].append(torch.tensor(held))
     return list(buckets.values())
 
 
 def _counts(units: Tensor) -> list[tuple[int, int]]:
-    found, pieces = units[units >= 0].unique(return_counts=True)
+    found, pieces = units[units >= 0].unique(return_counts=True)  # type: ignore[no-untyped-call]
     return list(zip(found.tolist(), pieces.tolist(), strict=True))
 
 
@@ -167,11 +168,11 @@ def buckets_of(
     units: Units, labels: Labels, shapes: Mapping[str, tuple[int, ...]], buffers: set[str]
 ) -> dict[str, Bucket]:
     """Name every bucket after the axis that produces its units, and say where they lie."""
-    heads = {int(u) for ids in labels.rows for u in units.unit_of[ids.reshape(-1)].unique()}
+    heads = {int(u) for _, ids in labels.rows for u in distinct(units.unit_of[ids])}
     keys = list(units.axes)
     lives: list[set[int]] = [set() for _ in range(units.count)]
     for k, held in enumerate(units.axes.values()):
-        for unit in held[held >= 0].unique().tolist():
+        for unit in distinct(held[held >= 0]).tolist():
             lives[unit].add(k)
     result: dict[str, Bucket] = {}
     for pools in units.cells:

@@ -10,6 +10,7 @@ from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from secateurs.graph.labels import Labels, Layer, Value, along
+from secateurs.graph.program import Program
 from secateurs.graph.rules.pointwise import pointwise
 from secateurs.graph.rules.step import Product, Result, Rule, Step, plain, values_in
 from secateurs.graph.rules.table import RULES
@@ -22,21 +23,19 @@ _TRANSPOSED = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 class Walk:
     """The labels of every value of one program."""
 
-    program: fx.GraphModule
-    names: Mapping[str, str]
-    """Attribute of the program → canonical name of the user's parameter or buffer."""
-    tensors: Mapping[str, Tensor]
-    """Canonical name → the parameter or buffer."""
+    program: Program
     labels: Labels
     rules: Mapping[str, Rule] = field(default_factory=dict)
     whole_rows: bool = False
+    columns: frozenset[str] = frozenset()
+    """Operations that keep columns as units even so."""
     values: dict[str, Any] = field(default_factory=dict)
     """Node → Value, or a list of them."""
     products: list[Product] = field(default_factory=list)
 
     def run(self, progress: Callable[[int, int], None] | None = None) -> "Walk":
         """Visit every node in order."""
-        nodes = list(self.program.graph.nodes)
+        nodes = list(self.program.module.graph.nodes)
         for number, node in enumerate(nodes):
             self.values[node.name] = self._visit(node)
             if progress is not None:
@@ -57,7 +56,7 @@ class Walk:
             return None
         if node.target is operator.getitem:
             held, place = arguments[0]
-            return held[place] if isinstance(held, list) else held
+            return held[int(str(place))] if isinstance(held, list) else held
         return self._operation(node, *arguments)
 
     def _operation(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
@@ -77,7 +76,7 @@ class Walk:
             return constant
         step = Step(
             self.labels, where(node), name, _function(node), shapes, many, _used(node),
-            self.whole_rows, self.products,
+            self.whole_rows and where(node) not in self.columns, self.products,
         )  # fmt: skip
         rule = self._rule(node)
         if rule is not None and all(0 not in s for s in shapes):
@@ -106,13 +105,13 @@ class Walk:
         return None
 
     def _attribute(self, node: fx.Node) -> Any:
-        tensor = attribute(self.program, str(node.target))
+        tensor = attribute(self.program.module, str(node.target))
         if not isinstance(tensor, Tensor):
             return None
         shape = tuple(tensor.shape)
         if not tensor.is_floating_point():
             return Value(shape, const=tensor.detach().cpu(), why="a constant")
-        name = self.names.get(str(node.target))
+        name = self.program.names.get(str(node.target))
         if name is None:
             return Value(shape, why="a constant")
         if not node.users:

@@ -126,7 +126,7 @@ def addmm(step: Step, bias: Value, a: Value, b: Value, **_: Any) -> Value:
     return step.meet([value, bias], value.shape)
 
 
-def einsum(step: Step, equation: str, operands: Sequence[Value], **_: Any) -> Value:
+def einsum(step: Step, equation: str, operands: Sequence[Value], **__: Any) -> Value:
     """Any einsum; letters repeated within one operand freeze."""
     left, _, output = equation.replace(" ", "").partition("->")
     inputs = left.split(",")

@@ -26,7 +26,9 @@ def index(step: Step, x: Value, indices: Sequence[Any]) -> Value:
     x = step.freeze_axes(x, held, "is indexed by number")
     x = step.tied(x, held)
     numbers: list[Any] = [None] * len(indices)
-    spread = torch.broadcast_shapes(*[indices[a].shape for a in held])
+    spread: Any = torch.broadcast_shapes(  # type: ignore[no-untyped-call]
+        *[indices[a].shape for a in held]
+    )
     for a in held:
         numbers[a] = torch.zeros(spread, dtype=torch.long)
     layers = []
@@ -38,7 +40,7 @@ def index(step: Step, x: Value, indices: Sequence[Any]) -> Value:
         axis = next(a for a, n in enumerate(where.shape) if n > 1)
         layers.append(Layer(compact(layer.ids.expand(x.shape)[key]), axis))
     value = Value(step.shape, tuple(layers), why=x.why)
-    if x.layers and tuple(layer.ids.ndim for layer in layers)[0] != len(step.shape):
+    if x.layers and layers[0].ids.ndim != len(step.shape):
         raise NotImplementedError("a mask selects a number of positions that depends on data")
     return value
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from secateurs.graph.labels import Layer, Value, along, compact, varying
+from secateurs.graph.labels import Layer, Value, along, compact, split_axis, varying
 from secateurs.graph.rules.step import Result, Step
 from secateurs.graph.rules.views import first, reshape
 
@@ -56,7 +56,7 @@ def divide(step: Step, x: Value, sizes: Any, dim: int = 0) -> Result:
     layer = x.at(dim)
     length = step.shapes[0][dim]
     if layer is not None and length > 1 and all(s[dim] == length for s in step.shapes):
-        ids = layer.ids.unflatten(dim, (-1, length))
+        ids = split_axis(layer.ids, dim, len(step.shapes))
         step.labels.rectangle(ids, dim + 1)
     return _moved(step, x, lambda t: step.op(t, sizes, dim))
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from secateurs.graph.labels import Layer, Value
+from secateurs.graph.labels import Layer, Value, split_axis
 from secateurs.graph.rules.pointwise import on_axis, pointwise
 from secateurs.graph.rules.step import Result, Step, plain, values_in
 
@@ -32,7 +32,7 @@ def group_norm(step: Step, x: Value, groups: int, *params: Any, **_: Any) -> Val
     x = step.tied(step.freeze_axes(x, space, "group normalisation reads all of it"), space)
     layer = x.at(1)
     if layer is not None and groups > 1:
-        step.labels.rectangle(layer.ids.unflatten(1, (groups, -1)), 2)
+        step.labels.rectangle(split_axis(layer.ids, 1, groups), 2)
         if x.shape[1] == groups:
             x = step.freeze_axes(x, [1], "is the only channel of its normalisation group")
     held = [on_axis(v, 1, len(x.shape)) for v in params if isinstance(v, Value)]

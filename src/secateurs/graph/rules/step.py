@@ -61,7 +61,8 @@ class Step:
                 self.freeze(layer.ids, reason)
             else:
                 rest.append(layer)
-        return Value(value.shape, tuple(rest), why=reason if len(rest) < len(value.layers) else "")
+        why = reason if len(rest) < len(value.layers) else value.why
+        return Value(value.shape, tuple(rest), why=why)
 
     def tied(self, value: Value, axes: Sequence[int]) -> Value:
         """Make every layer constant along `axes` by unifying along them."""

@@ -91,7 +91,7 @@ def _move(
     axis = choose(axes, [new[a] for a in axes])
     inner = [a for a in axes if a > axis]
     if inner and step.whole_rows:
-        step.labels.rows.append(ids)
+        step.labels.rows.append((step.node, ids))
     ids = step.labels.tie(ids, inner)
     step.labels.rectangle(ids, axis)
     return Layer(ids, axis)
