@@ -12,7 +12,9 @@ The model is measured in evaluation mode, and left as it was found.
 from secateurs.evidence.activations import activations
 from secateurs.evidence.batches import Batch
 from secateurs.evidence.curvature import curvature
+from secateurs.evidence.gauss_newton import gauss_newton
 from secateurs.evidence.gradients import Loss, gradients
+from secateurs.evidence.recursion import recursion
 from secateurs.evidence.weights import filter_norms, weights
 
 __all__ = [
@@ -21,6 +23,8 @@ __all__ = [
     "activations",
     "curvature",
     "filter_norms",
+    "gauss_newton",
     "gradients",
+    "recursion",
     "weights",
 ]
