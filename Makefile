@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# One thread per process: threads of several tests would wait for each other.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
 .PHONY: demo test slow check docs bench clean
 .DEFAULT_GOAL := help
@@ -27,16 +29,16 @@ demo: $(VENV)/.package   ## train, prune, measure and report on embedded data
 	$(BIN)/secateurs demo --out demo-run
 
 test: $(VENV)/.test      ## run the tests and doctests
-	$(BIN)/python -m pytest -q
+	$(PYTEST) -n auto
 
 slow: $(VENV)/.test      ## run the reproductions that take minutes
-	$(BIN)/python -m pytest -q -m slow
+	$(PYTEST) -m slow
 
 check: $(VENV)/.check    ## format, lint, types, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q
+	$(PYTEST) -n auto
 
 docs: $(VENV)/.check     ## build the reference pages into site/
 	$(BIN)/pdoc --docformat google --output-directory site secateurs '!secateurs.*_test'

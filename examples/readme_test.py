@@ -10,7 +10,6 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_readme_prunes_a_model_to_half_its_macs_and_keeps_its_accuracy():
-    torch.set_num_threads(2)
     names = {}
     exec(BLOCKS[0], names)
     assert names["predict"](names["graph"], {}).macs > 0

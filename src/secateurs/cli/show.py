@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -22,24 +23,28 @@ from secateurs.measure.table import COLUMNS, cells
 from secateurs.recovery.history import Tick
 from secateurs.runs.job import Say
 
+_NUMERIC = (*"0123456789-", "")
+
 out = Console()
 err = Console(stderr=True)
 
 
 def table(columns: Sequence[str], lines: Sequence[tuple[str, ...]], *, title: str = "") -> None:
-    """Print lines under column names; the first column is left-aligned, as is all text."""
+    """Print lines under column names; columns of numbers are right-aligned."""
     grid = Table(title=title or None, title_justify="left", header_style="bold")
     for i, column in enumerate(columns):
-        numeric = i > 0 and all(line[i][:1].isdigit() or line[i] in ("", "-") for line in lines)
+        numeric = i > 0 and all(line[i][:1] in _NUMERIC for line in lines)
         grid.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for line in lines:
-        grid.add_row(*line)
+        grid.add_row(*map(escape, line))
     out.print(grid)
 
 
 def results(report: Report) -> None:
     """Print a report's rows, proofs and notes."""
-    table(COLUMNS, cells(report.rows), title=report.title)
+    # A model is a column and a change its own line, so that a few fit a narrow terminal.
+    first, *labels = zip(COLUMNS, *cells(report.rows), strict=True)
+    table(first, [tuple(c.replace(" (", "\n(") for c in row) for row in labels], title=report.title)
     for proof in report.proofs:
         held = "holds" if proof.holds else "FAILS"
         out.print(f"Proof {held}: {proof.claim}: largest difference {proof.difference:.1e}.")

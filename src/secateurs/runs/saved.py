@@ -19,13 +19,12 @@ def save_dense(job: Job, folder: Path) -> None:
 
 
 def save_pruned(job: Job, cut: Cut, pruned: Pruned, folder: Path) -> None:
-    """Write a pruned model with its mask; a changed architecture carries how to rebuild it."""
+    """Write a pruned model; its zeros are its mask, a changed architecture tells how it was."""
     save_checkpoint(
         folder / cut.label,
         pruned.model,
         spec=job.recipe.model,
         recipe=job.recipe.to_json(),
-        mask=None if pruned.compacted else pruned.mask,
     )
 
 
