@@ -3,13 +3,14 @@
 import copy
 import dataclasses
 import inspect
+import io
 import logging
 import signal
 import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -175,9 +176,9 @@ def _record(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
         return list(tensors_within(model(*again, **named)))
 
     with torch.no_grad():
-        module = make_fx(run, tracing_mode="real", pre_dispatch=True)(
-            *[t.detach().clone() for t in inputs]
-        )
+        module = make_fx(
+            run, tracing_mode="real", pre_dispatch=True, _error_on_data_dependent_ops=False
+        )(*[t.detach().clone() for t in inputs])
         inline_contexts(module)
         _Shapes(module).run(*[t.detach().clone() for t in inputs])
     return module
@@ -217,7 +218,7 @@ def _quiet() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with redirect_stderr(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -106,10 +106,9 @@ class _Reference(_Double):
         keep = self._keep(value)
         if keep is None or not isinstance(result, Tensor) or not result.is_floating_point():
             return result
-        try:
-            return result.masked_fill_(~keep, 0)  # in place: views of it see it too
-        except RuntimeError:
+        if any(n > 1 and s == 0 for n, s in zip(result.shape, result.stride(), strict=True)):
             return result.masked_fill(~keep, 0)  # an expanded tensor
+        return result.masked_fill_(~keep, 0)  # in place: views of it see it too
 
     def _keep(self, value: Any) -> Tensor | None:
         """Say which positions stay, None where all do."""

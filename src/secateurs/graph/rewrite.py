@@ -142,6 +142,11 @@ def _unflatten(values: Mapping[str, Any], node: fx.Node, stays: Tensor, result: 
     _set(node, 2, list(kept_shape(result, stays)[dim : dim + count]))
 
 
+def _reshape_as(values: Mapping[str, Any], node: fx.Node, stays: Tensor, result: Any) -> None:
+    node.target = torch.ops.aten.reshape.default
+    node.args = (node.args[0], list(kept_shape(result, stays)))
+
+
 def _divide(values: Mapping[str, Any], node: fx.Node, stays: Tensor, result: Any) -> None:
     """split, chunk: say the size of every piece."""
     x = _input(values, node)
@@ -195,7 +200,7 @@ def _conv(values: Mapping[str, Any], node: fx.Node, stays: Tensor, result: Any) 
     """Whole groups leave where the weight keeps its inner axis: count those that stay."""
     name = operation(node).removeprefix("aten.")
     transposed = "transpose" in name or (name == "convolution" and bool(node.args[6]))
-    place = 8 if name == "convolution" else 7 if transposed else 6
+    place = 8 if name == "convolution" else 6
     groups = node.args[place] if len(node.args) > place else 1
     if groups == 1:
         return
@@ -215,6 +220,8 @@ def _attention(values: Mapping[str, Any], node: fx.Node, stays: Tensor, result: 
 
 _CHANGES = {
     "unflatten": _unflatten,
+    "reshape_as": _reshape_as,
+    "view_as": _reshape_as,
     **dict.fromkeys(("split", "split_with_sizes", "chunk", "tensor_split"), _divide),
     **dict.fromkeys(("unsafe_split", "unsafe_chunk"), _divide),
     "slice": _slice,

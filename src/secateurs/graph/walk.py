@@ -32,10 +32,13 @@ class Walk:
     values: dict[str, Any] = field(default_factory=dict)
     """Node → Value, or a list of them."""
     products: list[Product] = field(default_factory=list)
+    kernels: set[fx.Node] = field(default_factory=set)
+    """Parameters from which convolution weights are made: only their first two axes count."""
 
     def run(self, progress: Callable[[int, int], None] | None = None) -> "Walk":
         """Visit every node in order."""
         nodes = list(self.program.module.graph.nodes)
+        self.kernels = kernels(self.program.module.graph)
         for number, node in enumerate(nodes):
             self.values[node.name] = self._visit(node)
             if progress is not None:
@@ -117,11 +120,12 @@ class Walk:
         if not node.users:
             return None
         self.labels.read.add(name)
-        return Value(shape, parameter_layers(self.labels, name, tensor, list(node.users)))
+        kernel = node in self.kernels
+        return Value(shape, parameter_layers(self.labels, name, tensor, list(node.users), kernel))
 
 
 def parameter_layers(
-    labels: Labels, name: str, tensor: Tensor, users: list[fx.Node]
+    labels: Labels, name: str, tensor: Tensor, users: list[fx.Node], kernel: bool
 ) -> tuple[Layer, ...]:
     """Label every axis of a parameter longer than 1; a convolution kernel's first two.
 
@@ -130,10 +134,10 @@ def parameter_layers(
     """
     shape = tuple(tensor.shape)
     layers = []
-    kernel = {_kernel(user) for user in users}
-    grouped = next(iter(kernel)) if len(kernel) == 1 else None
+    uses = {_kernel(user) for user in users}
+    grouped = next(iter(uses)) if len(uses) == 1 else None
     for axis, size in enumerate(shape):
-        if size == 1 or (grouped is not None and axis > 1):
+        if size == 1 or (kernel and axis > 1):
             continue
         ids = labels.params.get((name, axis))
         if ids is None:
@@ -148,12 +152,31 @@ def parameter_layers(
     return tuple(layers)
 
 
+def kernels(graph: fx.Graph) -> set[fx.Node]:
+    """Find the parameters from which convolution weights are made, standardised or not."""
+    found: set[fx.Node] = set()
+    for node in graph.nodes:
+        if operation(node).removeprefix("aten.") not in (*_CONVS, *_TRANSPOSED):
+            continue
+        weight = node.args[1]
+        seen: set[fx.Node] = set()
+        stack = [weight] if isinstance(weight, fx.Node) else []
+        while stack:
+            here = stack.pop()
+            if here not in seen:
+                seen.add(here)
+                stack += here.all_input_nodes
+        if not any(n.op == "placeholder" for n in seen):
+            found |= {n for n in seen if n.op == "get_attr"}
+    return found
+
+
 def _kernel(user: fx.Node) -> int | None:
     """Return the number of groups where a node uses a weight as a convolution kernel."""
     name = operation(user).removeprefix("aten.")
     if name not in (*_CONVS, *_TRANSPOSED) or len(user.args) < 2:
         return None
-    place = {"convolution": 8}.get(name, 7 if name in _TRANSPOSED else 6)
+    place = 8 if name == "convolution" else 6
     groups = user.args[place] if len(user.args) > place else user.kwargs.get("groups", 1)
     return int(groups) if isinstance(groups, int) else None
 

@@ -17,6 +17,11 @@ def view(step: Step, x: Value, *_: Any, **__: Any) -> Value:
     return reshape(step, x, step.shape)
 
 
+def view_as(step: Step, x: Value, other: Value) -> Value:
+    """reshape_as, view_as: the size is another value's, so both drop the same."""
+    return step.meet([reshape(step, x, step.shape), other], step.shape)
+
+
 def move(step: Step, x: Value, *args: Any, **kwargs: Any) -> Result:
     """permute, transpose, select, slice, flip, repeat, ...: rearrange labels alike."""
     return _moved(step, x, lambda t: step.op(t, *args, **kwargs))

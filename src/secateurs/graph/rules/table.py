@@ -21,6 +21,7 @@ def _each(names: str, rule: Rule) -> dict[str, Rule]:
 
 RULES: dict[str, Rule] = {
     **_each("view reshape flatten unflatten _unsafe_view view_copy _reshape_alias", movement.view),
+    **_each("reshape_as view_as", movement.view_as),
     **_each("permute transpose t movedim swapaxes squeeze unsqueeze mT numpy_T", movement.move),
     **_each("select unbind flip repeat tile repeat_interleave unfold narrow", movement.move),
     **_each("pixel_unshuffle channel_unshuffle adjoint moveaxis swapdims", movement.move),
