@@ -3,6 +3,12 @@
 from secateurs.recovery.batchnorm import recalibrate_
 from secateurs.recovery.checkpoint import CHECKPOINT
 from secateurs.recovery.history import Epoch, History, Progress, Tick
+from secateurs.recovery.least_squares import (
+    Fit,
+    Reconstruction,
+    fold_constants_,
+    reconstruct_,
+)
 from secateurs.recovery.objective import Objective, classify, distil, supervised
 from secateurs.recovery.rate import RATE_SCHEDULES, RateSchedule, rate
 from secateurs.recovery.rewind import reinitialise_, rewind_, snapshot
@@ -14,18 +20,22 @@ __all__ = [
     "FINETUNE",
     "RATE_SCHEDULES",
     "Epoch",
+    "Fit",
     "History",
     "Loaders",
     "Objective",
     "Progress",
     "RateSchedule",
+    "Reconstruction",
     "Tick",
     "Trainer",
     "classify",
     "distil",
     "fit",
+    "fold_constants_",
     "rate",
     "recalibrate_",
+    "reconstruct_",
     "reinitialise_",
     "rewind_",
     "snapshot",
