@@ -75,9 +75,8 @@ def encode_bytes(data: bytes, *, width: int = 1, primer: bytes = b"") -> bytes:
         a, p = _array(data), _array(primer)
         arguments = a, a.size, width, p, p.size
         return encoded(lib.bytes_encode, *arguments, room=2 * a.size)
-    model, coder = reference.Bytes(width), reference.Coder()
-    model.code(reference.Coder(), bytearray(primer))
-    model.code(coder, bytearray(data))
+    coder = reference.Coder()
+    reference.primed(width, primer).code(coder, bytearray(data))
     return coder.finish()
 
 
@@ -87,9 +86,8 @@ def decode_bytes(blob: bytes, size: int, *, width: int = 1, primer: bytes = b"")
         out, p = np.zeros(size, np.uint8), _array(primer)
         call(lib.bytes_decode, out, size, width, p, p.size, _array(blob), len(blob))
         return out.tobytes()
-    model, data = reference.Bytes(width), bytearray(size)
-    model.code(reference.Coder(), bytearray(primer))
-    model.code(reference.Coder(blob), data)
+    data = bytearray(size)
+    reference.primed(width, primer).code(reference.Coder(blob), data)
     return bytes(data)
 
 

@@ -2,17 +2,17 @@ import pytest
 import torch
 
 from secateurs.realise.coding.container import encode
-from secateurs.realise.coding.container_test import CODECS, TENSORS
+from secateurs.realise.coding.container_test import CODECS, SOME, TENSORS
 from secateurs.realise.coding.ledger import ledger
 from secateurs.realise.coding.shared import Shared
 
 
 @pytest.mark.parametrize(("index", "value"), CODECS)
 def test_lines_sum_to_the_file(index, value):
-    blob = encode(TENSORS, {"seed": 0}, indices=[index], values=[value])
+    blob = encode(SOME, {"seed": 0}, indices=[index], values=[value])
     lines = ledger(blob)
     assert sum(line.bytes for line in lines) == len(blob)
-    assert [line.name for line in lines] == [*TENSORS, "header", "other"]
+    assert [line.name for line in lines] == [*SOME, "header", "other"]
     assert all(min(line.values, line.indices, line.tables, line.other) >= 0 for line in lines)
 
 

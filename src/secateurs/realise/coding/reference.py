@@ -6,6 +6,8 @@ docs/format.md may compare with line by line. Each model is written once for bot
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -250,3 +252,15 @@ class Bytes:
                 bit = coder.code(self.mixers[place], self.tables, keys, (data[i] >> d) & 1)
                 node = node << 1 | bit
             data[i] = node & 255
+
+
+@cache
+def _primed(width: int, primer: bytes) -> Bytes:
+    model = Bytes(width)
+    model.code(Coder(), bytearray(primer))
+    return model
+
+
+def primed(width: int, primer: bytes) -> Bytes:
+    """Return a model that has seen the primer."""
+    return deepcopy(_primed(width, primer))
