@@ -14,6 +14,7 @@ _HOW = {
     "activation_variance": "**evidence.activations(model, batches)",
     "activation_square": "**evidence.activations(model, batches)",
     "input_square": "**evidence.activations(model, batches)",
+    "scale": "scale=evidence.scales(model)",
     "curvature": "curvature=evidence.curvature(model, batches, loss, generator=...)",
 }
 

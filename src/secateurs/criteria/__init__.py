@@ -2,8 +2,10 @@
 
 from secateurs.criteria.activation import activation_rms, wanda
 from secateurs.criteria.curvature import fisher, obd
+from secateurs.criteria.geometry import fpgm
 from secateurs.criteria.magnitude import l1, l2
 from secateurs.criteria.random import random
+from secateurs.criteria.scale import scale
 from secateurs.criteria.table import CRITERIA
 from secateurs.criteria.taylor import taylor, taylor_gate
 
@@ -11,10 +13,12 @@ __all__ = [
     "CRITERIA",
     "activation_rms",
     "fisher",
+    "fpgm",
     "l1",
     "l2",
     "obd",
     "random",
+    "scale",
     "taylor",
     "taylor_gate",
     "wanda",

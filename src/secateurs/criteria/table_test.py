@@ -14,6 +14,8 @@ DEGREES = {
     # criterion: the power of each kind its scores grow with
     "l1": {"weight": 1},
     "l2": {"weight": 1},
+    "fpgm": {"weight": 1},
+    "scale": {"scale": 1},
     "taylor": {"weight": 1, "gradient": 1},
     "taylor_gate": {"weight": 2, "gradient": 2},
     "obd": {"weight": 2, "curvature": 1},

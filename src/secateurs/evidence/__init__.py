@@ -15,6 +15,7 @@ from secateurs.evidence.curvature import curvature
 from secateurs.evidence.gauss_newton import gauss_newton
 from secateurs.evidence.gradients import Loss, gradients
 from secateurs.evidence.recursion import recursion
+from secateurs.evidence.scales import scales
 from secateurs.evidence.weights import filter_norms, weights
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "filter_norms",
     "gauss_newton",
     "gradients",
+    "scales",
     "recursion",
     "weights",
 ]

@@ -8,6 +8,7 @@ from secateurs.criteria.table import CRITERIA
 from secateurs.evidence.activations import activations
 from secateurs.evidence.curvature import curvature
 from secateurs.evidence.gradients import gradients
+from secateurs.evidence.scales import scales
 from secateurs.evidence.weights import filter_norms, weights
 from secateurs.granularity.coupled import Coupled, channels, isomorphic
 from secateurs.graph.graph import Bucket, Frozen, Graph, Slices
@@ -173,6 +174,7 @@ def everything(model):
     generator = Generator().manual_seed(0)
     return {
         "weight": weights(model),
+        "scale": scales(model),
         "curvature": curvature(model, batches, loss, generator=generator),
         **gradients(model, batches, loss),
         **activations(model, batches),

@@ -12,6 +12,7 @@ POSITIVE = (
     "activation_variance",
     "activation_square",
     "input_square",
+    "scale",
 )
 
 
