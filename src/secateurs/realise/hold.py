@@ -85,7 +85,7 @@ def zero_(tensor: Tensor, drop: Tensor) -> None:
         tensor.masked_fill_(drop, 0)
 
 
-def attach_(module: nn.Module, attribute: str, keep: Keep) -> None:
+def attach_(module: nn.Module, attribute: str, keep: nn.Module) -> None:
     """Let `module.attribute` be computed as `keep(stored)`; masks may lie on masks."""
     order = tuple(module._parameters)
     if parametrize.is_parametrized(module):
@@ -97,7 +97,7 @@ def attach_(module: nn.Module, attribute: str, keep: Keep) -> None:
         cls.__deepcopy__ = _copying_the_class(cls.__deepcopy__)
 
 
-def detach_(module: nn.Module, attribute: str, keep: Keep) -> None:
+def detach_(module: nn.Module, attribute: str, keep: nn.Module) -> None:
     """Undo `attach_`; the last mask to go leaves the stored parameter object in its old place."""
     if not parametrize.is_parametrized(module, attribute):
         return
