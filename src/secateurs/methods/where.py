@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
+import torch
 from torch import nn
 
 from secateurs.budget.cost import to_cost
@@ -111,6 +112,13 @@ def named(words: Iterable[str], sites: Iterable[str]) -> dict[str, float]:
             ) from None
         found[name] = Target("density", fraction).fraction
     return found
+
+
+def reachable(place: Where, target: Target) -> None:
+    """Raise `BudgetError` unless some choice of units meets the target."""
+    if target.kind != "density":
+        order = {name: torch.arange(site.units, 0.0, -1) for name, site in place.sites.items()}
+        _to_cost(place, order, target)
 
 
 def _to_cost(place: Where, scores: Scores, target: Target) -> Quota:

@@ -69,6 +69,7 @@ def prune(job: Job, cut: Cut, stages: Stages, say: Say = SILENT) -> Pruned:
         batches=lambda: job.data.batches(CALIBRATION_BATCHES),
         steps=len(job.data.train) * cut.recover.epochs,
         folder=stages.folder / cut.label,
+        repair=cut.repair,
         seed=job.recipe.seed,
         say=say.line,
     )

@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from secateurs.core.errors import PruneError, ShapeError, UnknownNameError
+from secateurs.core.errors import BudgetError, PruneError, ShapeError, UnknownNameError
 from secateurs.methods.task import Target
 from secateurs.recovery.settings import Trainer
 from secateurs.runs import stages
@@ -16,6 +16,8 @@ from secateurs.runs.recipe import Cut, Recipe
 QUICK = Trainer(epochs=2, lr=0.02)
 ELEMENTS = Cut("magnitude", Target("density", 0.1), {"granularity": "element"}, QUICK)
 CHANNELS = Cut("magnitude", Target("macs", 0.5), {"granularity": "out_channel"}, QUICK)
+TINY = replace(CHANNELS, target=Target("macs", 0.0001))
+ATOM = replace(ELEMENTS, options={"granularity": "atom"})
 BOTH = Recipe(
     "digits_cnn", "digits", (ELEMENTS, CHANNELS), dense=Trainer(epochs=3, lr=0.1), batch_size=128
 )
@@ -116,7 +118,9 @@ def test_a_checkpoint_prunes_without_training_first(finished, tmp_path):
         ({"dense": None}, PruneError, "needs a trained digits_cnn; pass --checkpoint"),
         ({"model": "digits_cmm"}, UnknownNameError, "did you mean digits_cnn"),
         ({"data": "dogs"}, UnknownNameError, "unknown data 'dogs'"),
-        ({"model": "resnet20"}, ShapeError, "resnet20.*does not take the images"),
+        ({"model": "lenet5"}, ShapeError, "lenet5.*does not take the images"),
+        ({"cuts": (TINY,)}, BudgetError, "can be reached"),
+        ({"cuts": (ATOM,)}, UnknownNameError, "unknown granularity 'atom'"),
         ({"cuts": (Cut("shrink"),)}, UnknownNameError, "unknown method 'shrink'"),
         ({"cuts": (Cut(options={"hue": 1}),)}, UnknownNameError, "has no option 'hue'"),
         ({"cuts": (Cut(options={"norm": "l7"}),)}, PruneError, "norm is 'l7'; use one of l1, l2"),

@@ -11,6 +11,7 @@ from secateurs.core.example import Example, call, tensors
 from secateurs.data.load import Data, load
 from secateurs.measure.forward import evaluation
 from secateurs.methods.table import method
+from secateurs.methods.where import reachable, where
 from secateurs.models.create import create
 from secateurs.realise.state import load_state
 from secateurs.runs.recipe import Recipe
@@ -39,7 +40,12 @@ def prepare(recipe: Recipe) -> Job:
             f"pruning needs a trained {recipe.model}; pass --checkpoint FILE or --pretrained, "
             "or --dense-epochs N to train it first"
         )
-    return inputs(recipe)
+    job = inputs(recipe)
+    for cut in recipe.cuts:
+        if "granularity" in cut.options:
+            grain = cut.options["granularity"]
+            reachable(where(job.model, job.data.example, grain), cut.target)
+    return job
 
 
 def inputs(recipe: Recipe) -> Job:

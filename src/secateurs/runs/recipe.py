@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from secateurs.core.errors import FileError, PruneError
-from secateurs.methods.task import Target
+from secateurs.methods.task import Repair, Target, check_repair
 from secateurs.recovery.settings import FINETUNE, Trainer
 
 FORMAT = 1
@@ -25,6 +25,12 @@ class Cut:
     """The method's own keyword options."""
     recover: Trainer = FINETUNE
     """How the pruned model recovers; 0 epochs leave it untrained."""
+    repair: Repair = "bn"
+    """How it is mended before that."""
+
+    def __post_init__(self) -> None:
+        """Refuse words that are no repair."""
+        check_repair(self.repair)
 
     @property
     def label(self) -> str:
@@ -89,6 +95,7 @@ def _cut(plain: dict[str, Any]) -> Cut:
         target=Target(**plain["target"]),
         options={k: tuple(v) if isinstance(v, list) else v for k, v in plain["options"].items()},
         recover=Trainer(**plain["recover"]),
+        repair=plain.get("repair", "bn"),
     )
 
 
