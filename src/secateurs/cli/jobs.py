@@ -114,6 +114,9 @@ def prune(
         int, typer.Option(min=0, help="Train the dense model first, this long.")
     ] = 0,
     epochs: Annotated[int, typer.Option(min=0, help="Recovery after each cut.")] = 3,
+    repair: Annotated[
+        str, typer.Option(help="none, bn or least-squares: after the cut, before any training.")
+    ] = "bn",
     lr: Lr = None,
     batch_size: BatchSize = 128,
     precision: PrecisionOf = "float32",
@@ -134,6 +137,7 @@ def prune(
         replace(
             FINETUNE, epochs=epochs, lr=lr or FINETUNE.lr, precision=_word(precision), seed=seed
         ),
+        repair=repair,  # type: ignore[arg-type]  # Cut checks the word.
     )
     recipe = Recipe(
         model,

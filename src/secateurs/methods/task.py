@@ -3,15 +3,22 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from torch import Tensor, nn
 
-from secateurs.core.errors import BudgetError
+from secateurs.core.errors import BudgetError, UnknownNameError
 from secateurs.core.example import Example
 from secateurs.core.mask import Mask
 from secateurs.graph.graph import Graph
 from secateurs.realise.compact import Compacted
+
+Repair = Literal["none", "bn", "least-squares"]
+"""How what is left is mended right after a cut, before any training.
+
+`bn` moves the means of removed channels into biases and measures the statistics of batch
+norms anew; `least-squares` fits every cut layer to what the original computed.
+"""
 
 
 class Train(Protocol):
@@ -52,9 +59,22 @@ class Task:
     """Optimizer steps of one `train` with its own epochs; None when nobody knows."""
     folder: Path | None = None
     """Where a method may keep what took long to measure; None keeps nothing."""
+    repair: Repair = "bn"
+    """How what is left is mended after a structural cut; needs `batches`."""
     seed: int = 0
     say: Callable[[str], None] = field(default=lambda line: None, repr=False)
     """Where a method reports what it is doing."""
+
+    def __post_init__(self) -> None:
+        """Refuse words that are no repair."""
+        check_repair(self.repair)
+
+
+def check_repair(word: str) -> None:
+    """Raise `UnknownNameError` unless the word is a way to repair."""
+    if word not in get_args(Repair):
+        options = ", ".join(get_args(Repair))
+        raise UnknownNameError(f"unknown repair {word!r}; use one of {options}")
 
 
 @dataclass(frozen=True)
