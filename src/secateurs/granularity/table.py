@@ -37,6 +37,7 @@ GRANULARITIES: dict[str, Granularity] = {
     "column": columns,
     "kernel": kernels,
     "out_channel": out_channels,
+    "filter": out_channels,
     "in_channel": in_channels,
     "fibre": fibres,
     "vector4": partial(vectors, size=4),
