@@ -57,13 +57,27 @@ def capture(
             raise
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
-        shadow = _shadow(model, training, share=False)
         try:
-            module = _record(shadow, args, kwargs)
+            return _recorded(model, example, training)
         except StructureError:
             raise
         except Exception as error:
             raise StructureError(_explain(type(model).__name__, error, reason)) from error
+
+
+def record(model: nn.Module, example: Example, *, training: bool = False) -> Program:
+    """Record one concrete run of a model, which is not changed.
+
+    Control flow that depends on data is followed as it went in this run.
+    """
+    with _quiet():
+        return _recorded(plain_module(model), example, training)
+
+
+def _recorded(model: nn.Module, example: Example, training: bool) -> Program:
+    tensors, names = named_tensors(model)
+    shadow = _shadow(model, training, share=False)
+    module = _record(shadow, *arguments(example))
     own, _ = named_tensors(shadow)
     places = {id(tensor): name for name, tensor in own.items()}
     for node in module.graph.nodes:

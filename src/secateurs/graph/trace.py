@@ -47,15 +47,38 @@ def trace(
     program = capture(model, example, time_limit_s=time_limit_s)
     tell("trace", 1, 1)
     held = {name for name, _ in plain_module(model).named_parameters()}
+    return wire(
+        program,
+        held,
+        lambda: _in_training(model, example, time_limit_s),
+        lambda done, of: tell("label", done, of),
+        heads=heads,
+        rules=rules or {},
+        tie=tie,
+        freeze=freeze,
+    )
+
+
+def wire(
+    program: Program,
+    held: set[str],
+    in_training: Callable[[], Program | None],
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    heads: bool = False,
+    rules: Mapping[str, Rule] | None = None,
+    tie: Sequence[Sequence[tuple[str, int]]] = (),
+    freeze: Sequence[str] = (),
+) -> Graph:
+    """Send labels through a captured program; `held` names its parameters."""
     training: Program | None = None
     columns: frozenset[str] = frozenset()
     while True:
         labels = Labels()
-        walk = Walk(program, labels, rules or {}, heads, columns)
-        walk.run(lambda done, of: tell("label", done, of))
+        walk = Walk(program, labels, rules or {}, heads, columns).run(progress)
         unread = _unread(program, labels, held)
         if unread:
-            training = training or _in_training(model, example, time_limit_s)
+            training = training or in_training()
             if training is not None:
                 Walk(training, labels, rules or {}, heads, columns).run()
                 unread = _unread(program, labels, held)

@@ -41,8 +41,9 @@ def settle(labels: Labels) -> Units:
         broken = _broken(rectangles, cells, count)
         if not broken:
             return Units(unit_of, count, axes, cells, reasons)
+        place = _places(cells)
         for number in broken:
-            pairs = None if number in tied else _matching(rectangles[number], cells, count)
+            pairs = None if number in tied else _matching(rectangles[number], place)
             tied.add(number)
             matrix = labels.rectangles[number]
             for a, b in pairs or [(0, row) for row in range(1, len(matrix))]:
@@ -108,16 +109,20 @@ def _counts(units: Tensor) -> list[tuple[int, int]]:
     return list(zip(found.tolist(), pieces.tolist(), strict=True))
 
 
-def _profiles(
-    matrix: Tensor, cells: list[list[Tensor]], count: int
-) -> list[dict[int, dict[int, int]]]:
-    """Say what each row holds: bucket → cell → positions."""
-    place = {
-        int(unit): (b, c)
+def _places(cells: list[list[Tensor]]) -> dict[int, tuple[int, int]]:
+    """Say of every unit which cell of which bucket it is in."""
+    return {
+        unit: (b, c)
         for b, pools in enumerate(cells)
         for c, units in enumerate(pools)
-        for unit in units
+        for unit in units.tolist()
     }
+
+
+def _profiles(
+    matrix: Tensor, place: Mapping[int, tuple[int, int]]
+) -> list[dict[int, dict[int, int]]]:
+    """Say what each row holds: bucket → cell → positions."""
     profiles = []
     for row in matrix:
         profile: dict[int, dict[int, int]] = defaultdict(Counter)
@@ -141,16 +146,14 @@ def _broken(rectangles: Sequence[Tensor], cells: list[list[Tensor]], count: int)
     return broken
 
 
-def _matching(
-    matrix: Tensor, cells: list[list[Tensor]], count: int
-) -> list[tuple[int, int]] | None:
+def _matching(matrix: Tensor, place: Mapping[int, tuple[int, int]]) -> list[tuple[int, int]] | None:
     """Pair the rows of two kinds one to one, where each row is one pool of its kind.
 
     Heads of a fused query-key-value projection: each head's values are tied to its queries,
     rather than all heads to each other.
     """
     first: dict[int, dict[int, int]] = {}
-    for row, profile in enumerate(_profiles(matrix, cells, count)):
+    for row, profile in enumerate(_profiles(matrix, place)):
         if len(profile) != 1:
             return None
         ((bucket, held),) = profile.items()

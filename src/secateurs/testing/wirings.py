@@ -117,9 +117,10 @@ def _in_place(m: Any, x: Tensor) -> Tensor:
     return y.relu_()
 
 
-def _split(m: Any, x: Tensor) -> Tensor:
+def _split(m: Any, x: Any) -> Tensor:
     a, b = x.split(4, dim=1)
-    return a * torch.sigmoid(b)
+    out: Tensor = a * torch.sigmoid(b)
+    return out
 
 
 def _dense(m: Any, x: Tensor) -> Tensor:
@@ -200,43 +201,164 @@ _QUIET = {"next": lambda: conv(8, 8)}
 
 WIRINGS: dict[str, Wiring] = {
     "mlp": Wiring(_mlp, rows(4, 6), 16, ("the model's input", "the model's output")),
-    "residual": Wiring(_stem(lambda m, x: x + m.b(F.relu(m.a(x))), a=lambda: conv(8, 6), b=lambda: conv(6, 8)), image(), 14),
+    "residual": Wiring(
+        _stem(lambda m, x: x + m.b(F.relu(m.a(x))), a=lambda: conv(8, 6), b=lambda: conv(6, 8)),
+        image(),
+        14,
+    ),
     "dense": Wiring(_stem(_dense, a=lambda: conv(8, 4), b=lambda: conv(12, 8)), image(), 20),
-    "batch_norm": Wiring(_stem(lambda m, x: m.bn(x), bn=lambda: nn.BatchNorm2d(8)), image(), 8, axes=("bn.running_var:0",)),
+    "batch_norm": Wiring(
+        _stem(lambda m, x: m.bn(x), bn=lambda: nn.BatchNorm2d(8)),
+        image(),
+        8,
+        axes=("bn.running_var:0",),
+    ),
     "group_norm": Wiring(_stem(lambda m, x: m.gn(x), gn=lambda: nn.GroupNorm(2, 8)), image(), 8),
-    "instance_norm": Wiring(_stem(lambda m, x: m.norm(x), norm=lambda: nn.InstanceNorm2d(8, affine=True)), image(), 8),
+    "instance_norm": Wiring(
+        _stem(lambda m, x: m.norm(x), norm=lambda: nn.InstanceNorm2d(8, affine=True)), image(), 8
+    ),
     "shuffle": Wiring(_stem(_shuffle, **_QUIET), image(), 12),
     "flip": Wiring(_stem(lambda m, x: m.next(x.flip(1)), **_QUIET), image(), 16),
-    "roll": Wiring(_stem(lambda m, x: m.next(x.roll(3, 1)), **_QUIET), image(), 8, ("shifted along its own axis",)),
-    "permutation": Wiring(_stem(lambda m, x: m.next(x[:, m.order]), order=torch.randperm(8, generator=torch.Generator().manual_seed(0)), **_QUIET), image(), 8, ("indexed by number",)),
-    "channels_last_flatten": Wiring(lambda: Wired(lambda m, x: m.head(m.stem(x).permute(0, 2, 3, 1).flatten(1)), stem=conv(3, 8), head=nn.Linear(8 * 16, 2)), image(3, 4), 8),
-    "flatten": Wiring(lambda: Wired(lambda m, x: m.head(m.stem(x).flatten(1)), stem=conv(3, 8), head=nn.Linear(8 * 16, 2)), image(3, 4), 8),
+    "roll": Wiring(
+        _stem(lambda m, x: m.next(x.roll(3, 1)), **_QUIET),
+        image(),
+        8,
+        ("shifted along its own axis",),
+    ),
+    "permutation": Wiring(
+        _stem(
+            lambda m, x: m.next(x[:, m.order]),
+            order=torch.randperm(8, generator=torch.Generator().manual_seed(0)),
+            **_QUIET,
+        ),
+        image(),
+        8,
+        ("indexed by number",),
+    ),
+    "channels_last_flatten": Wiring(
+        lambda: Wired(
+            lambda m, x: m.head(m.stem(x).permute(0, 2, 3, 1).flatten(1)),
+            stem=conv(3, 8),
+            head=nn.Linear(8 * 16, 2),
+        ),
+        image(3, 4),
+        8,
+    ),
+    "flatten": Wiring(
+        lambda: Wired(
+            lambda m, x: m.head(m.stem(x).flatten(1)), stem=conv(3, 8), head=nn.Linear(8 * 16, 2)
+        ),
+        image(3, 4),
+        8,
+    ),
     "glu": Wiring(_stem(lambda m, x: F.glu(x, 1), head=lambda: nn.Linear(4, 2)), image(), 4),
-    "chunk": Wiring(_stem(lambda m, x: (lambda a, b: a * b)(*x.chunk(2, 1)), head=lambda: nn.Linear(4, 2)), image(), 4),
+    "chunk": Wiring(
+        _stem(lambda m, x: (lambda a, b: a * b)(*x.chunk(2, 1)), head=lambda: nn.Linear(4, 2)),
+        image(),
+        4,
+    ),
     "split": Wiring(_stem(_split, head=lambda: nn.Linear(4, 2)), image(), 4),
-    "squeeze_excite": Wiring(_stem(_squeeze, down=lambda: conv(8, 4, 1), up=lambda: conv(4, 8, 1)), image(), 12),
+    "squeeze_excite": Wiring(
+        _stem(_squeeze, down=lambda: conv(8, 4, 1), up=lambda: conv(4, 8, 1)), image(), 12
+    ),
     "depthwise": Wiring(_stem(lambda m, x: m.dw(x), dw=lambda: conv(8, 8, groups=8)), image(), 8),
-    "depthwise_twice": Wiring(_stem(lambda m, x: m.dw(x), dw=lambda: conv(8, 16, groups=8), head=lambda: nn.Linear(16, 2)), image(), 8),
-    "grouped": Wiring(_stem(lambda m, x: m.g(x), g=lambda: conv(8, 12, groups=2), head=lambda: nn.Linear(12, 2)), image(), 20),
-    "grouped_transposed": Wiring(_stem(lambda m, x: m.g(x), g=lambda: nn.ConvTranspose2d(8, 12, 2, 2, groups=2), head=lambda: nn.Linear(12, 2)), image(), 20),
-    "transposed": Wiring(_stem(lambda m, x: m.g(x), g=lambda: nn.ConvTranspose2d(8, 6, 2, 2), head=lambda: nn.Linear(6, 2)), image(), 14),
+    "depthwise_twice": Wiring(
+        _stem(
+            lambda m, x: m.dw(x), dw=lambda: conv(8, 16, groups=8), head=lambda: nn.Linear(16, 2)
+        ),
+        image(),
+        8,
+    ),
+    "grouped": Wiring(
+        _stem(lambda m, x: m.g(x), g=lambda: conv(8, 12, groups=2), head=lambda: nn.Linear(12, 2)),
+        image(),
+        20,
+    ),
+    "grouped_transposed": Wiring(
+        _stem(
+            lambda m, x: m.g(x),
+            g=lambda: nn.ConvTranspose2d(8, 12, 2, 2, groups=2),
+            head=lambda: nn.Linear(12, 2),
+        ),
+        image(),
+        20,
+    ),
+    "transposed": Wiring(
+        _stem(
+            lambda m, x: m.g(x),
+            g=lambda: nn.ConvTranspose2d(8, 6, 2, 2),
+            head=lambda: nn.Linear(6, 2),
+        ),
+        image(),
+        14,
+    ),
     "standardised": Wiring(_stem(_standardised, **_QUIET), image(), 16),
-    "weight_norm": Wiring(_stem(lambda m, x: m.next(x), next=lambda: nn.utils.parametrizations.weight_norm(conv(8, 8))), image(), 16),
+    "weight_norm": Wiring(
+        _stem(
+            lambda m, x: m.next(x), next=lambda: nn.utils.parametrizations.weight_norm(conv(8, 8))
+        ),
+        image(),
+        16,
+    ),
     "pixel_shuffle": Wiring(_stem(_phases, head=lambda: nn.Linear(2, 2), **_QUIET), image(), 10),
-    "one_channel": Wiring(_stem(lambda m, x: x * torch.sigmoid(m.gate(x)), gate=lambda: conv(8, 1)), image(), 8),
-    "layer_scale": Wiring(_stem(lambda m, x: x + m.next(x) * m.scale.view(1, -1, 1, 1), scale=lambda: nn.Parameter(torch.ones(8)), **_QUIET), image(), 8, axes=("scale:0",)),
-    "buffer": Wiring(_stem(lambda m, x: x * m.level[:, None, None], level=torch.rand(8) + 1), image(), 8, axes=("level:0",)),
-    "padding": Wiring(_stem(lambda m, x: F.pad(x, (0, 0, 0, 0, 2, 2)) + m.wide(x), wide=lambda: conv(8, 12), head=lambda: nn.Linear(12, 2)), image(), 12),
+    "one_channel": Wiring(
+        _stem(lambda m, x: x * torch.sigmoid(m.gate(x)), gate=lambda: conv(8, 1)), image(), 8
+    ),
+    "layer_scale": Wiring(
+        _stem(
+            lambda m, x: x + m.next(x) * m.scale.view(1, -1, 1, 1),
+            scale=lambda: nn.Parameter(torch.ones(8)),
+            **_QUIET,
+        ),
+        image(),
+        8,
+        axes=("scale:0",),
+    ),
+    "buffer": Wiring(
+        _stem(lambda m, x: x * m.level[:, None, None], level=torch.rand(8) + 1),
+        image(),
+        8,
+        axes=("level:0",),
+    ),
+    "padding": Wiring(
+        _stem(
+            lambda m, x: F.pad(x, (0, 0, 0, 0, 2, 2)) + m.wide(x),
+            wide=lambda: conv(8, 12),
+            head=lambda: nn.Linear(12, 2),
+        ),
+        image(),
+        12,
+    ),
     "in_place": Wiring(_stem(_in_place, **_QUIET), image(), 8),
     "called_twice": Wiring(_stem(lambda m, x: m.next(F.relu(m.next(x))), **_QUIET), image(), 8),
-    "frozen_parameters": Wiring(_stem(lambda m, x: m.next(x), next=lambda: conv(8, 8).requires_grad_(False)), image(), 16),
-    "unused": Wiring(_stem(lambda m, x: x, spare=lambda: nn.Linear(5, 7)), image(), 8, ("no operation reads it",)),
-    "tied_table": Wiring(_tied_table, lambda: torch.arange(6).view(2, 3), 8, ("looked up by number",)),
+    "frozen_parameters": Wiring(
+        _stem(lambda m, x: m.next(x), next=lambda: conv(8, 8).requires_grad_(False)), image(), 16
+    ),
+    "unused": Wiring(
+        _stem(lambda m, x: x, spare=lambda: nn.Linear(5, 7)), image(), 8, ("no operation reads it",)
+    ),
+    "tied_table": Wiring(
+        _tied_table, lambda: torch.arange(6).view(2, 3), 8, ("looked up by number",)
+    ),
     "class_token": Wiring(_class_token, image(), 8, axes=("token:2", "place:2")),
-    "layer_norm": Wiring(lambda: nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Linear(8, 2)), rows(4, 6), 8),
-    "rms_norm": Wiring(lambda: nn.Sequential(nn.Linear(6, 8), nn.RMSNorm(8), nn.Linear(8, 2)), rows(4, 6), 8),
-    "softmax": Wiring(lambda: nn.Sequential(nn.Linear(6, 8), nn.Softmax(-1), nn.Linear(8, 2)), rows(4, 6), 8),
-    "einops": Wiring(lambda: Wired(lambda m, x: m.head(_to_shape(m.stem(x), 4, 2, 8).permute(0, 2, 1).reshape(4, 16)), stem=nn.Linear(6, 16), head=nn.Linear(16, 2)), rows(4, 6), 8),
+    "layer_norm": Wiring(
+        lambda: nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Linear(8, 2)), rows(4, 6), 8
+    ),
+    "rms_norm": Wiring(
+        lambda: nn.Sequential(nn.Linear(6, 8), nn.RMSNorm(8), nn.Linear(8, 2)), rows(4, 6), 8
+    ),
+    "softmax": Wiring(
+        lambda: nn.Sequential(nn.Linear(6, 8), nn.Softmax(-1), nn.Linear(8, 2)), rows(4, 6), 8
+    ),
+    "einops": Wiring(
+        lambda: Wired(
+            lambda m, x: m.head(_to_shape(m.stem(x), 4, 2, 8).permute(0, 2, 1).reshape(4, 16)),
+            stem=nn.Linear(6, 16),
+            head=nn.Linear(16, 2),
+        ),
+        rows(4, 6),
+        8,
+    ),
     "lstm": Wiring(_lstm, rows(2, 3, 6), 0, ("no rule",)),
     "auxiliary": Wiring(_auxiliary, rows(4, 6), 8, axes=("aux.weight:1",)),
     "two_ends": Wiring(_ends, lambda: {"left": rows(4, 6)(), "right": rows(4, 4)()}, 8),
@@ -245,7 +367,9 @@ WIRINGS: dict[str, Wiring] = {
     "packed_attention": Wiring(lambda: PackedAttention(16, 2), rows(2, 5, 16), 32),
     "grouped_query": Wiring(lambda: GroupedQueryAttention(16, 4, 2, 8), rows(2, 5, 16), 32),
     "rotary": Wiring(lambda: Rotary(16, 2, 8), rows(2, 5, 16), 20),
-    "relative_bias": Wiring(lambda: RelativeBias(16, 2, 5), rows(2, 5, 16), 32, ("indexed by number",)),
+    "relative_bias": Wiring(
+        lambda: RelativeBias(16, 2, 5), rows(2, 5, 16), 32, ("indexed by number",)
+    ),
     "windows": Wiring(lambda: Windows(16, 2), image(3, 8), 40),
-}  # fmt: skip
+}
 """Name → micro-model."""
