@@ -23,6 +23,7 @@ app.command("train")(jobs.train)
 app.command("prune")(jobs.prune)
 app.command("bench")(jobs.bench)
 app.command("inspect")(looking.inspect)
+app.command("plan")(looking.plan)
 app.command("methods")(looking.methods)
 
 

@@ -1,3 +1,4 @@
+import json
 import sys
 
 import pytest
@@ -24,7 +25,7 @@ def call(monkeypatch, capsys):
     return lambda *words: secateurs(monkeypatch, capsys, *words)
 
 
-COMMANDS = ("demo", "train", "prune", "bench", "inspect", "methods")
+COMMANDS = ("demo", "train", "prune", "bench", "inspect", "plan", "methods")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -53,6 +54,20 @@ def test_inspect_says_what_can_go_and_what_stays_and_why(call):
     assert "stem.0.weight:0" in out
     assert "fc.weight" in out
     assert "output" in out
+
+
+def test_a_plan_is_written_edited_and_carried_out(call, tmp_path):
+    place = tmp_path / "plan.json"
+    code, out, _ = call("plan", "digits_cnn", "--density", "0.5", "--out", str(place))
+    assert code == 0
+    assert "16 of 32" in out
+    plan = json.loads(place.read_text())
+    plan["lines"][0]["keep"] = 7
+    place.write_text(json.dumps(plan))
+    code, _, _ = call(*PRUNE, "--epochs", "0", "--plan", str(place), "--out", f"{tmp_path}/run")
+    assert code == 0
+    sheet = json.loads((tmp_path / "run" / "planned.json").read_text())
+    assert sheet["parameters"]["stem.0.weight"]["shape"][0] == 7
 
 
 @pytest.mark.parametrize(

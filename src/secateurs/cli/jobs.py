@@ -3,14 +3,13 @@
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from secateurs.cli import show
-from secateurs.core.errors import BudgetError, PruneError
+from secateurs.cli.words import options, target_of
 from secateurs.measure.report import Report
-from secateurs.methods.table import METHODS, options_of
 from secateurs.methods.task import Target
 from secateurs.recovery.settings import FINETUNE, Precision, Trainer
 from secateurs.runs.demo import DEMO
@@ -104,6 +103,9 @@ def prune(
     params: Annotated[
         float | None, typer.Option(help="Fraction of parameters to keep; needs out_channel.")
     ] = None,
+    plan: Annotated[
+        Path | None, typer.Option(help="Carry out a plan of `secateurs plan`; no other target.")
+    ] = None,
     option: Annotated[
         list[str] | None,
         typer.Option("--option", "-o", help="NAME=VALUE of the method; see `methods NAME`."),
@@ -130,10 +132,13 @@ def prune(
     Example: `secateurs prune lenet5 --data mnist --data-dir data --checkpoint
     runs/lenet5/dense.safetensors --granularity out_channel --macs 0.5 --out runs/half`
     """
+    target = Target("density", 1.0) if plan else target_of(density, macs, params)
+    method = "planned" if plan else method
+    words = [*(option or []), *([f"plan={plan}"] if plan else [])]
     cut = Cut(
         method,
-        _target(density, macs, params),
-        _options(method, granularity, option or []),
+        target,
+        options(method, granularity, words),
         replace(
             FINETUNE, epochs=epochs, lr=lr or FINETUNE.lr, precision=_word(precision), seed=seed
         ),
@@ -176,47 +181,6 @@ def _run(recipe: Recipe, out: Path, resume: bool) -> Report:
     show.results(report)
     show.out.print(f"Report: {out / 'report.html'}", highlight=False)
     return report
-
-
-def _target(density: float | None, macs: float | None, params: float | None) -> Target:
-    given = {"density": density, "macs": macs, "params": params}
-    asked = {kind: value for kind, value in given.items() if value is not None}
-    if len(asked) != 1:
-        raise BudgetError(
-            f"{' and '.join(f'--{k}' for k in asked) or 'no target'} given; "
-            "pass exactly one of --density, --macs, --params"
-        )
-    (kind, value), *_ = asked.items()
-    return Target(kind, value)  # type: ignore[arg-type]
-
-
-def _options(method: str, granularity: str, words: list[str]) -> dict[str, Any]:
-    """Read NAME=VALUE words as the types of the method's own defaults."""
-    known = options_of(METHODS[method]) if method in METHODS else {}
-    options: dict[str, Any] = {"granularity": granularity} if "granularity" in known else {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals:
-            raise PruneError(f"--option {word!r} is not NAME=VALUE; write for example rounds=3")
-        default = known[name].default if name in known else None
-        options[name] = _read(name, value, default)
-    return options
-
-
-def _read(name: str, value: str, default: Any) -> Any:
-    if isinstance(default, bool):
-        if value.lower() not in ("true", "false"):
-            raise PruneError(f"option {name} is {value!r}; use true or false")
-        return value.lower() == "true"
-    if isinstance(default, tuple):
-        return tuple(filter(None, value.split(",")))
-    if isinstance(default, (int, float)):
-        try:
-            return type(default)(value)
-        except ValueError:
-            kind = "a whole number" if isinstance(default, int) else "a number"
-            raise PruneError(f"option {name} is {value!r}; use {kind}") from None
-    return value
 
 
 def _dense(

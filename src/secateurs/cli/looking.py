@@ -1,6 +1,7 @@
 """Commands that look and touch nothing."""
 
 import inspect as python
+from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -8,16 +9,26 @@ import typer
 from torch import Tensor, nn
 
 from secateurs.cli import show
+from secateurs.cli.words import target_of
+from secateurs.core.cut import score
 from secateurs.core.errors import ShapeError
 from secateurs.core.layers import layers
+from secateurs.criteria.magnitude import l2
+from secateurs.evidence.weights import weights
 from secateurs.graph.cost import predict
 from secateurs.graph.graph import Graph
 from secateurs.graph.trace import trace
 from secateurs.measure.compute import macs_by_layer
-from secateurs.measure.human import count
+from secateurs.measure.human import count, size
 from secateurs.measure.size import parameters
 from secateurs.methods.table import METHODS, method, options_of
+from secateurs.methods.where import REMOVED, quota, where
 from secateurs.models.create import create, input_shape
+from secateurs.realise.plan import plan as make_plan
+from secateurs.realise.plan import save_plan
+
+IMAGES = 2
+"""Images in the example: of one alone, batch norms in training mode cannot be traced."""
 
 Model = Annotated[
     str,
@@ -51,6 +62,48 @@ def inspect(
     _frozen(graph)
 
 
+def plan(
+    model: Model,
+    density: Annotated[float | None, typer.Option(help="Fraction of units to keep.")] = None,
+    macs: Annotated[float | None, typer.Option(help="Fraction of MACs to keep.")] = None,
+    params: Annotated[float | None, typer.Option(help="Fraction of parameters to keep.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the plan as JSON, to be edited.")] = None,
+    input: Shape = None,
+    classes: Annotated[int | None, typer.Option(help="Outputs, where they can vary.")] = None,
+) -> None:
+    """Say what would be cut where, and what would be left, before anything is touched.
+
+    Channels are ranked by their weights, which are untrained here: the counts are a plan,
+    not yet a choice. `secateurs prune MODEL --plan FILE` carries it out.
+
+    Example: `secateurs plan resnet20 --macs 0.5 --out plan.json`
+    """
+    target = target_of(density, macs, params)
+    net = create(model, classes=classes).eval()
+    with show.waiting(f"tracing {model}"):
+        place = where(net, _example(model, input), REMOVED)
+    assert place.graph is not None
+    scores = score(place.sites, l2, weight=weights(net))
+    counts = quota(place, scores, target, "uniform")
+    keep = {name: counts[name] / site.units for name, site in place.sites.items()}
+    found = make_plan(net, place.graph, density=keep)
+    lines = [
+        (x.bucket, f"{x.keep} of {x.units}", x.kind, _together([a.split()[0] for a in x.axes[1:]]))
+        for x in found.lines
+    ]
+    show.table(("coupled units", "keep", "kind", "together with"), lines)
+    now, then = found.dense, found.predicted
+    costs = [
+        ("parameters", count(now.parameters), count(then.parameters)),
+        ("MACs per image", count(now.macs / IMAGES), count(then.macs / IMAGES)),
+        ("bytes", size(now.bytes), size(then.bytes)),
+    ]
+    show.table(("cost, from shapes", "now", "then"), costs)
+    if out is not None:
+        save_plan(found, out)
+        show.out.print(f"Plan: {out}", highlight=False)
+
+
 def methods(
     name: Annotated[str | None, typer.Argument(help="One method, to read all of it.")] = None,
 ) -> None:
@@ -81,8 +134,7 @@ def _example(model: str, shape: str | None) -> Tensor:
             sizes = ()
         if not sizes or min(sizes) < 1:
             raise ShapeError(f"--input {shape!r} is not a shape; write for example 3,224,224")
-    # Two images: with one, batch norms in training mode cannot be traced.
-    return torch.randn(2, *sizes, generator=torch.Generator().manual_seed(0))
+    return torch.randn(IMAGES, *sizes, generator=torch.Generator().manual_seed(0))
 
 
 def _layers(net: nn.Module, example: Tensor) -> None:
@@ -104,15 +156,21 @@ def _buckets(graph: Graph) -> None:
     for name, bucket in graph.buckets.items():
         keep = torch.zeros(bucket.ids.numel(), dtype=torch.bool)
         share = 1 - predict(graph, {name: keep}).parameters / whole
-        others = [f"{s.param}:{','.join(map(str, s.dims))}" for s in bucket.slices]
         pools = f", equal in every {bucket.among}" if bucket.among else ""
-        coupled = ", ".join(o for o in others if o != name)
+        coupled = _together([s.param for s in bucket.slices[1:]])
         lines.append((name, f"{bucket.ids.numel()}{pools}", f"{100 * share:.1f} %", coupled))
     show.table(
         ("can be removed", "units", "parameters", "together with"),
         lines,
         title=f"{len(lines)} places to remove coupled units",
     )
+
+
+def _together(params: list[str], most: int = 4) -> str:
+    """Name the layers that parameters belong to, the first few of them."""
+    layers = list(dict.fromkeys(p.rpartition(".")[0] or p for p in params))
+    more = f" and {len(layers) - most} more" if len(layers) > most else ""
+    return ", ".join(layers[:most]) + more
 
 
 def _frozen(graph: Graph) -> None:

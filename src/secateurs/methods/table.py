@@ -5,8 +5,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
 from secateurs.core.errors import PruneError, UnknownNameError
+from secateurs.methods.deep_compression import deep_compression
 from secateurs.methods.dns import dns
 from secateurs.methods.magnitude import magnitude
+from secateurs.methods.particles import particles
+from secateurs.methods.planned import planned
+from secateurs.methods.strided import strided
 from secateurs.methods.task import Pruned
 
 Method = Callable[..., Pruned]
@@ -14,7 +18,11 @@ Method = Callable[..., Pruned]
 
 METHODS: dict[str, Method] = {
     "magnitude": magnitude,
+    "planned": planned,
     "dns": dns,
+    "deep_compression": deep_compression,
+    "particles": particles,
+    "strided": strided,
 }
 
 

@@ -151,7 +151,7 @@ def apply(
         BudgetError: a line keeps none, too many, or unequal numbers per pool.
         StructureError: the plan was made for another model.
     """
-    _check(plan, graph)
+    check_plan(plan, graph)
     scores = scores if scores is not None else _sizes(model, graph)
     removed = _removed(graph, plan.lines, scores)
     return compact(model, graph, mask_of(graph, removed), example, optimizer=optimizer)
@@ -190,7 +190,8 @@ def load_plan(path: str | Path) -> Plan:
     return Plan(tuple(lines), tuple(left), costs[0], costs[1])
 
 
-def _check(plan: Plan, graph: Graph) -> None:
+def check_plan(plan: Plan, graph: Graph) -> None:
+    """Raise what `apply` raises, unless the plan fits the graph."""
     names = {line.bucket: line for line in plan.lines}
     if names.keys() != graph.buckets.keys():
         other = sorted(names.keys() ^ graph.buckets.keys())[0]

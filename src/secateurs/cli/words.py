@@ -1,0 +1,53 @@
+"""Words of a command line turned into targets and a method's options."""
+
+from typing import Any
+
+from secateurs.core.errors import BudgetError, PruneError
+from secateurs.methods.table import METHODS, options_of
+from secateurs.methods.task import Target
+
+
+def target_of(density: float | None, macs: float | None, params: float | None) -> Target:
+    """Return the one target that was given.
+
+    Raises:
+        BudgetError: none was, or several.
+    """
+    given = {"density": density, "macs": macs, "params": params}
+    asked = {kind: value for kind, value in given.items() if value is not None}
+    if len(asked) != 1:
+        raise BudgetError(
+            f"{' and '.join(f'--{k}' for k in asked) or 'no target'} given; "
+            "pass exactly one of --density, --macs, --params"
+        )
+    (kind, value), *_ = asked.items()
+    return Target(kind, value)  # type: ignore[arg-type]
+
+
+def options(method: str, granularity: str, words: list[str]) -> dict[str, Any]:
+    """Read NAME=VALUE words as the types of the method's own defaults."""
+    known = options_of(METHODS[method]) if method in METHODS else {}
+    options: dict[str, Any] = {"granularity": granularity} if "granularity" in known else {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise PruneError(f"--option {word!r} is not NAME=VALUE; write for example rounds=3")
+        default = known[name].default if name in known else None
+        options[name] = _read(name, value, default)
+    return options
+
+
+def _read(name: str, value: str, default: Any) -> Any:
+    if isinstance(default, bool):
+        if value.lower() not in ("true", "false"):
+            raise PruneError(f"option {name} is {value!r}; use true or false")
+        return value.lower() == "true"
+    if isinstance(default, tuple):
+        return tuple(filter(None, value.split(",")))
+    if isinstance(default, (int, float)):
+        try:
+            return type(default)(value)
+        except ValueError:
+            kind = "a whole number" if isinstance(default, int) else "a number"
+            raise PruneError(f"option {name} is {value!r}; use {kind}") from None
+    return value
