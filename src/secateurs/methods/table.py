@@ -7,7 +7,9 @@ from typing import Any, get_args
 from secateurs.core.errors import PruneError, UnknownNameError
 from secateurs.methods.deep_compression import deep_compression
 from secateurs.methods.dns import dns
+from secateurs.methods.han import han
 from secateurs.methods.magnitude import magnitude
+from secateurs.methods.obd import obd
 from secateurs.methods.particles import particles
 from secateurs.methods.planned import planned
 from secateurs.methods.strided import strided
@@ -23,6 +25,8 @@ METHODS: dict[str, Method] = {
     "deep_compression": deep_compression,
     "particles": particles,
     "strided": strided,
+    "obd": obd,
+    "han": han,
 }
 
 
