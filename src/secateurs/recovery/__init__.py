@@ -3,8 +3,8 @@
 from secateurs.recovery.batchnorm import recalibrate_
 from secateurs.recovery.checkpoint import CHECKPOINT
 from secateurs.recovery.history import Epoch, History, Progress, Tick
+from secateurs.recovery.layerwise import Fit
 from secateurs.recovery.least_squares import (
-    Fit,
     Reconstruction,
     fold_constants_,
     reconstruct_,

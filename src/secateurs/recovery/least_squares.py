@@ -1,7 +1,7 @@
-"""Repair without training: every cut layer is fitted anew to what the original computed."""
+"""Repair without training: cut layers are fitted anew, and constants folded."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,22 +9,9 @@ from torch import Tensor, nn
 
 from secateurs.core.errors import PruneError
 from secateurs.core.example import call
-from secateurs.core.layers import layers as found_layers
 from secateurs.measure.forward import device_of, evaluation, to_device
-from secateurs.recovery.follow import Following, Met, Stop
-from secateurs.recovery.normal import Normal
-from secateurs.recovery.rows import Linear, kept_outputs, linears, weight_name
-
-Kept = Mapping[str, Mapping[int, Tensor]]
-"""Parameter → dim → bool: what stayed of the axes that lost something."""
-
-
-@dataclass(frozen=True)
-class Fit:
-    """Squared error of one layer's output over its variance, before and after."""
-
-    before: float
-    after: float
+from secateurs.recovery.layerwise import Fit, Kept, Layerwise, pairs
+from secateurs.recovery.rows import Linear, weight_name
 
 
 @dataclass(frozen=True)
@@ -74,177 +61,13 @@ def reconstruct_(
     Raises:
         PruneError: there are no batches.
     """
-    wanted, skipped = _wanted(small, original, kept, layers)
+    wanted, skipped = pairs(small, original, kept, layers)
     if not wanted:
         return Reconstruction({}, skipped)
-    seen = [to_device(x, device_of(original)) for x, _ in batches]
-    if not seen:
-        raise PruneError("cannot reconstruct layers without inputs; the loader is empty")
-    with evaluation(original), evaluation(small):
-        targets = _targets(original, seen, wanted, positions, seed)
-        inputs = [to_device(x, device_of(small)) for x in seen]
-        norms = _norms(small, inputs[0], wanted)
-        fits: dict[str, Fit] = {}
-        once = [path for path, found in targets.items() if len(found.at) == len(seen)]
-        for path in once:
-            job = _Job(small, path, wanted[path], targets[path], norms.get(path))
-            open_paths = set(once) - set(fits) - {path}
-            fits[path] = job.fit_(inputs, list(once), open_paths, ridge)
+    work = Layerwise.of(small, original, batches, wanted, positions=positions, seed=seed)
+    fits = {path: work.fit_(path, ridge) for path in list(work.targets)}
     missed = tuple(weight_name(path) for path in wanted if path not in fits)
     return Reconstruction(fits, (*skipped, *missed))
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """A layer of the smaller model and the outputs of the original that it still has."""
-
-    linear: Linear
-    original: Linear
-    outputs: Tensor
-
-
-def _wanted(
-    small: nn.Module, original: nn.Module, kept: Kept, layers: Iterable[str] | None
-) -> tuple[dict[str, _Pair], tuple[str, ...]]:
-    here, there = linears(small), linears(original)
-    if layers is not None:
-        asked = [weight_name(path) for path in layers]
-    else:
-        asked = [
-            x.param for x in found_layers(original).values() if x.in_axis in kept.get(x.param, {})
-        ]
-    paths = {weight_name(path): path for path in here if path in there}
-    pairs = {}
-    for name in asked:
-        if name in paths:
-            path = paths[name]
-            outputs = kept_outputs(there[path], path, kept)
-            pairs[path] = _Pair(here[path], there[path], outputs)
-    return pairs, tuple(name for name in asked if name not in paths)
-
-
-@dataclass
-class _Target:
-    """Rows of the original's output and, where it meets one, of the shortcut."""
-
-    at: list[Tensor] = field(default_factory=list)
-    y: list[Tensor] = field(default_factory=list)
-    shortcut: list[Tensor] = field(default_factory=list)
-
-
-def _targets(
-    original: nn.Module,
-    batches: list[Any],
-    wanted: Mapping[str, _Pair],
-    positions: int | None,
-    seed: int,
-) -> dict[str, _Target]:
-    """Run the original once over all batches: layer, in order of its call, → target rows."""
-    found: dict[str, _Target] = {}
-    generator = torch.Generator().manual_seed(seed)
-
-    def heard(path: str, x: Tensor, y: Tensor) -> None:
-        target, pair = found.setdefault(path, _Target()), wanted[path]
-        at = pair.original.positions(y, positions, generator)
-        target.at.append(at)
-        target.y.append(pair.original.outputs(y, at)[:, pair.outputs.to(y.device)])
-
-    def met(meeting: Met) -> None:
-        target, pair = found[meeting.path], wanted[meeting.path]
-        rows = pair.original.outputs(meeting.other, target.at[-1])
-        target.shortcut.append(rows[:, pair.outputs.to(rows.device)])
-
-    for x in batches:
-        with Following(original, list(wanted), heard, met):
-            call(original, x)
-    return found
-
-
-def _norms(small: nn.Module, x: Any, wanted: Mapping[str, _Pair]) -> dict[str, nn.Module]:
-    following = Following(small, list(wanted))
-    with following:
-        call(small, x)
-    return following.norms
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One layer to fit."""
-
-    small: nn.Module
-    path: str
-    pair: _Pair
-    target: _Target
-    norm: nn.Module | None
-
-    def fit_(self, batches: list[Any], paths: list[str], still_open: set[str], ridge: float) -> Fit:
-        """Sum over the batches, solve, and write the weight and the intercept."""
-        linear = self.pair.linear
-        matrix, bias = linear.matrix(), linear.bias
-        sums = None
-        for i, x in enumerate(batches):
-            rows, y = self._rows(i, x, paths, still_open)
-            y = y if bias is None else y - bias.detach()
-            y = y.view(len(y), linear.groups, -1)
-            some = Normal.of(rows, y)
-            sums = some if sums is None else sums + some
-        assert sums is not None
-        centred = sums.centred()
-        movable = bias is not None or self.norm is not None
-        fitted = (centred if movable else sums).solve(matrix, ridge)
-        spread = float(centred.squares.sum().clamp(min=1e-30))
-        before = sums.error(matrix) * float(sums.squares.sum()) / spread
-        after = (centred if movable else sums).error(fitted)
-        after *= float((centred if movable else sums).squares.sum()) / spread
-        linear.write_(fitted.to(matrix))
-        if movable:
-            self._shift_(sums.intercept(fitted).flatten())
-        return Fit(before, after)
-
-    def _rows(
-        self, i: int, x: Any, paths: list[str], still_open: set[str]
-    ) -> tuple[Tensor, Tensor]:
-        """Return the layer's inputs and what its outputs should be, for one batch."""
-        linear, target, at = self.pair.linear, self.target, self.target.at[i]
-        through = len(target.shortcut) == len(target.at)
-        held: dict[str, Tensor] = {}
-
-        def heard(path: str, x: Tensor, y: Tensor) -> None:
-            if path == self.path:
-                held["x"] = linear.inputs(x, y.shape, at)
-                if not through:
-                    raise Stop
-
-        def met(meeting: Met) -> None:
-            if meeting.path == self.path:
-                if meeting.other_path not in still_open:
-                    lost = target.shortcut[i].to(meeting.other) - linear.outputs(meeting.other, at)
-                    held["lost"] = lost if meeting.slope is None else unscaled(lost, meeting.slope)
-                raise Stop
-
-        with Following(self.small, paths, heard, met):
-            call(self.small, x)
-        y = target.y[i].to(held["x"])
-        return held["x"], y + held["lost"] if "lost" in held else y
-
-    def _shift_(self, constant: Tensor) -> None:
-        with torch.no_grad():
-            if (bias := self.pair.linear.bias) is not None:
-                bias.add_(constant.to(bias))
-            else:
-                assert self.norm is not None
-                mean = self.norm.get_buffer("running_mean")
-                mean -= constant.to(mean)
-
-
-def unscaled(lost: Tensor, slope: Tensor) -> Tensor:
-    """Divide by the slope, but let channels alone that hardly pass on anything.
-
-    >>> unscaled(torch.tensor([[4.0, 4.0]]), torch.tensor([2.0, 0.0]))
-    tensor([[2., 0.]])
-    """
-    strong = slope.abs() > 1e-3 * slope.abs().max()
-    return torch.where(strong, lost / torch.where(strong, slope, 1.0), 0.0)
 
 
 def fold_constants_(
@@ -259,7 +82,7 @@ def fold_constants_(
     Raises:
         PruneError: there are no batches.
     """
-    wanted, _ = _wanted(small, original, kept, None)
+    wanted, _ = pairs(small, original, kept)
     biased = {path: pair for path, pair in wanted.items() if pair.linear.bias is not None}
     if not biased:
         return ()

@@ -1,6 +1,6 @@
 """Least squares from sums: what stays small however many rows are seen."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -81,10 +81,19 @@ class Normal:
         fit = torch.einsum("gos,gs->go", weight.to(self.gram), self.inputs)
         return (self.targets - fit) / self.rows
 
-    def error(self, weight: Tensor) -> float:
-        """Return the squared error over the targets' squares, 0 for a perfect fit."""
+    def only(self, keep: Tensor) -> "Normal":
+        """Let only some columns be used, bool (groups, size); the others read as zeros."""
+        keep = keep.to(self.gram)
+        return replace(
+            self,
+            gram=self.gram * keep[:, :, None] * keep[:, None, :],
+            cross=self.cross * keep[:, None],
+            inputs=self.inputs * keep,
+        )
+
+    def lost(self, weight: Tensor) -> float:
+        """Return the squared error of a matrix, summed over rows and outputs."""
         weight = weight.to(self.gram)
         fitted = torch.einsum("gos,gst,got->go", weight, self.gram, weight)
         crossed = torch.einsum("gos,gos->go", weight, self.cross)
-        lost = (self.squares - 2 * crossed + fitted).sum()
-        return float(lost.clamp(min=0) / self.squares.sum().clamp(min=1e-30))
+        return max(0.0, float((self.squares - 2 * crossed + fitted).sum()))

@@ -34,12 +34,20 @@ def test_the_fit_is_that_of_lstsq(centre):
             torch.testing.assert_close(constant, expected[4])
 
 
-def test_the_error_is_the_residual_over_the_targets():
+def test_unused_columns_read_as_zeros():
+    x, y = problem()
+    keep = torch.tensor([[True, False, True, True], [True, True, False, True]])
+    only, zeroed = Normal.of(x, y).only(keep).centred(), Normal.of(x * keep, y).centred()
+    torch.testing.assert_close(only.gram, zeroed.gram)
+    torch.testing.assert_close(only.cross, zeroed.cross)
+
+
+def test_the_error_is_the_squared_residual():
     x, y = problem()
     weight = torch.randn(2, 3, 4, dtype=torch.float64)
     residual = y - torch.einsum("rgs,gos->rgo", x, weight)
-    expected = residual.square().sum() / y.square().sum()
-    assert Normal.of(x, y).error(weight) == pytest.approx(float(expected))
+    expected = residual.square().sum()
+    assert Normal.of(x, y).lost(weight) == pytest.approx(float(expected))
 
 
 def test_ridge_pulls_towards_the_start():
