@@ -3,7 +3,7 @@ import tracemalloc
 from secateurs.realise.coding.fuzz import corpus, mutants, outcome
 from secateurs.realise.coding.native import native
 
-COUNT = 10_000 if native() is not None else 300
+COUNT = 10_000 if native() is not None else 200
 
 
 def test_ten_thousand_damaged_files_decode_or_are_refused_in_one_sentence():
@@ -14,7 +14,7 @@ def test_ten_thousand_damaged_files_decode_or_are_refused_in_one_sentence():
 
 
 def test_damaged_files_ask_for_little_memory():
-    files = list(mutants(400, seed=1))
+    files = list(mutants(COUNT // 25, seed=1))
     tracemalloc.start()
     for blob in files:
         outcome(blob)

@@ -6,7 +6,6 @@ docs/format.md may compare with line by line. Each model is written once for bot
 """
 
 from collections.abc import Sequence
-from copy import deepcopy
 from functools import cache
 
 import numpy as np
@@ -47,6 +46,12 @@ class Mixer:
         """Start with equal weights."""
         self.weight = [26214] * 5
         self.seen = 0
+
+    def copy(self) -> "Mixer":
+        """Return another that has learnt the same."""
+        other = Mixer()
+        other.weight, other.seen = list(self.weight), self.seen
+        return other
 
 
 class Coder:
@@ -263,4 +268,7 @@ def _primed(width: int, primer: bytes) -> Bytes:
 
 def primed(width: int, primer: bytes) -> Bytes:
     """Return a model that has seen the primer."""
-    return deepcopy(_primed(width, primer))
+    seen, model = _primed(width, primer), Bytes(0)
+    model.width, model.tables = width, [list(table) for table in seen.tables]
+    model.mixers = [mixer.copy() for mixer in seen.mixers]
+    return model
