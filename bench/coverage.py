@@ -234,7 +234,8 @@ def main() -> None:
             limit_s=options.limit,
             peer=not options.no_peer,
         )
-    write_table(options.out, HERE.parent / "docs" / "results" / "coverage.md")
+    if options.table or options.only == "*":
+        write_table(options.out, HERE.parent / "docs" / "results" / "coverage.md")
 
 
 if __name__ == "__main__":

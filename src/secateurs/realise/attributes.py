@@ -11,9 +11,10 @@ from itertools import combinations
 from typing import Any
 
 from torch import Tensor, fx, nn
+from torch.nn.utils.weight_norm import WeightNorm
 
 from secateurs.realise.leaves import knows, leaf_fields
-from secateurs.realise.shrink import Keep
+from secateurs.realise.shrink import Keep, all_tensors
 
 Edit = tuple[str, str, Any, Any]
 """Module path, attribute, old value, new value."""
@@ -86,13 +87,25 @@ def follow_leaves(
     """Set the size fields of torch's own layers in place; return what changed."""
     edits = []
     for path, module in model.named_modules():
-        own = {n: old[_join(path, n)] for n, _ in _own_tensors(module) if _join(path, n) in old}
-        if all(tuple(t.shape) == own.get(n, tuple(t.shape)) for n, t in _own_tensors(module)):
+        if not knows(module):
             continue
+        # A reparametrised layer holds its weights one level further down.
+        held = all_tensors(module)
+        own = {n: old[_join(path, n)] for n in held if _join(path, n) in old}
+        if all(tuple(held[n].shape) == shape for n, shape in own.items()):
+            continue
+        _recompute_(module)
         grouped = keeps.get(_join(path, "weight"), {}).get(1)
         grouped = grouped if grouped is not None and grouped.dim() == 2 else None
-        edits += set_fields(path, module, leaf_fields(module, own, grouped))
+        edits += set_fields(path, module, leaf_fields(module, grouped))
     return edits
+
+
+def _recompute_(module: nn.Module) -> None:
+    """Let an old-style weight_norm compute its weight from the new parameters."""
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, WeightNorm):
+            hook(module, None)
 
 
 def follow_constants(model: nn.Module, sizes: Sizes, old: Mapping[str, Any]) -> list[Edit]:

@@ -11,6 +11,7 @@ from secateurs.core.errors import StructureError
 from secateurs.core.example import Example, call, floats, tensors
 from secateurs.core.mask import Mask
 from secateurs.graph.graph import Graph
+from secateurs.graph.program import plain_module
 from secateurs.graph.reference import reference
 from secateurs.graph.rewrite import rewrite
 from secateurs.realise.admit import PutBack, admit, where
@@ -25,7 +26,7 @@ from secateurs.realise.record import kind_of, record_of, remember_
 from secateurs.realise.shrink import all_tensors, cut, follow_, kept_axes, shrink
 
 How = Literal["module", "module with traced parts", "graph"]
-_TOLERANCE, _TOLERANCE_LOW = 1e-8, 1e-3
+_TOLERANCE, _TOLERANCE_LOW = 1e-8, 1e-4
 """Of the output's standard deviation; the second where the model itself casts to float32."""
 
 
@@ -80,6 +81,7 @@ def compact(
     A unit leaves when every one of its positions is masked. The user's class stays; modules
     that cannot express the new sizes become parts of the traced program; units that cannot
     leave are put back, as zeros, and named. Entries masked inside surviving units are zero.
+    A model wrapped by torch.compile or for parallel training comes back unwrapped.
 
     `optimizer`, when given, is changed in place: it holds the new parameters, and its state
     is cut as they are.
@@ -87,6 +89,7 @@ def compact(
     Raises:
         StructureError: the model cannot be copied, or does not run on the example in float64.
     """
+    model = plain_module(model)
     job = Job.of(model, graph, mask, example)
     removed, put_back = admit(graph, mask)
     best = job.attempt(removed)
@@ -215,6 +218,9 @@ class Job:
         problem = f"differs from the masked model by {away:.3g} of the output's deviation"
         try:
             crosses = crossing(original.graph.module.graph, original.values, small.values)
+            if not all(bool(t.isfinite().all()) for t in self.outputs):
+                # A weight that is divided by its own norm has no value once it is zero.
+                crosses = (*crosses, "a division by what is removed")
             if not crosses:
                 return None, problem
             wanted = tensors(reference(original.graph, removed, original.example))

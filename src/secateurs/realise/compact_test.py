@@ -208,6 +208,26 @@ def test_attention_of_torch_may_become_narrower_than_its_embedding():
     assert small.model.mix.head_dim < 6
 
 
+def test_the_old_weight_norm_follows(tmp_path):
+    def make():
+        first = nn.utils.weight_norm(nn.Linear(4, 8))
+        return energised(nn.Sequential(first, nn.ReLU(), nn.Linear(8, 2)))
+
+    model, x = make(), torch.randn(3, 4)
+    graph = trace(model, x)
+    small = compact(model, graph, mask_of(graph, some(graph)), x).model
+    assert small[0].out_features == small[0].weight_g.shape[0] == 4
+    save_checkpoint(tmp_path / "small", small)
+    assert torch.equal(load_checkpoint(tmp_path / "small", make())(x), small(x))
+
+
+def test_a_wrapped_model_comes_back_unwrapped():
+    model, x = energised(Plain()), torch.randn(2, 3, 6, 6)
+    graph = trace(model, x)
+    small = compact(nn.DataParallel(model), graph, mask_of(graph, some(graph)), x)
+    assert type(small.model) is Plain
+
+
 def test_half_precision_weights_stay_half():
     model = energised(Plain()).bfloat16()
     x = torch.randn(2, 3, 6, 6)

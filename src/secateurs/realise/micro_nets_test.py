@@ -196,6 +196,19 @@ class Sizes(nn.Module):
         return self.down(y) + self.other
 
 
+class Reparametrised(nn.Module):
+    """Weights that are computed from others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.old = nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 8, 1))
+        self.new = nn.utils.parametrizations.weight_norm(nn.Conv2d(8, 8, 3, groups=2))
+        self.head = nn.Conv2d(8, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.new(self.old(x).relu()).relu())
+
+
 class TwoInputs(nn.Module):
     """Two inputs by keyword, a dict out, one module called twice."""
 
@@ -228,6 +241,7 @@ NETS: dict[str, tuple[Callable[[], nn.Module], Any, str]] = {
     "recomputed": (Recomputed, _x(2, 4, 5), "module with traced parts"),
     "written sizes": (Written, _x(2, 5), "graph"),
     "sizes": (Sizes, _x(2, 5), "module"),
+    "reparametrised": (Reparametrised, _x(2, 3, 6, 6), "module"),
     "two inputs": (TwoInputs, {"left": _x(3, 4), "right": _x(3, 4)}, "module"),
 }
 """Name → (how to build it, an example, what `compact` makes of it)."""

@@ -114,6 +114,11 @@ def shrink(
 
 def copy_with(thing: T, memo: dict[int, Any]) -> T:
     """Deep-copy with some objects replaced on the way: `memo` is id → replacement."""
+    for module in thing.modules() if isinstance(thing, nn.Module) else ():
+        for value in vars(module).values():
+            # Old-style weight_norm keeps a computed weight, which deepcopy refuses.
+            if isinstance(value, Tensor) and not value.is_leaf:
+                memo.setdefault(id(value), value.detach().clone())
     try:
         return copy.deepcopy(thing, memo)
     except (RuntimeError, TypeError) as error:
