@@ -1,23 +1,26 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secateurs.core.errors import FileError
 from secateurs.realise.coding.bits import Reader, join, pack, read, split, unpack, varint, write
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**60))
 def test_a_varint_reads_back(value):
     assert Reader(varint(value), "x").varint("a number") == value
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 2**20), max_size=20), st.integers(0, 12))
 def test_fields_of_one_width_read_back(values, width):
     values = np.array(values, np.int64) % (1 << width)
     assert (unpack(pack(values, width), width, values.size, "x") == values).all()
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 2**40), max_size=20))
 def test_fields_of_many_widths_read_back(values):
     widths = np.array([v.bit_length() for v in values], np.int64)
@@ -25,6 +28,7 @@ def test_fields_of_many_widths_read_back(values):
     assert (read(write(values, widths), widths, "x") == values).all()
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=9), min_size=1, max_size=5))
 def test_joined_parts_come_apart(parts):
     assert split(join(parts), len(parts), "x") == parts

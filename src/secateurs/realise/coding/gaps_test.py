@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secateurs.realise.coding.gaps import from_gaps, to_gaps
@@ -8,6 +8,7 @@ from secateurs.realise.coding.gaps import from_gaps, to_gaps
 masks = st.lists(st.booleans(), max_size=300).map(lambda bits: np.array(bits, bool))
 
 
+@settings(deadline=None)
 @given(masks, st.sampled_from([3, 4, 5, 8]))
 def test_places_hold_every_kept_weight_and_fillers_reach_as_far_as_they_can(mask, bits):
     fields, places = to_gaps(mask, bits)

@@ -2,7 +2,7 @@ from math import log2
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secateurs.core.errors import FileError
@@ -14,6 +14,7 @@ counts_ = st.lists(st.integers(0, 1000), min_size=2, max_size=40).filter(
 )
 
 
+@settings(deadline=None)
 @given(counts_)
 def test_codes_fill_the_tree_and_cost_less_than_a_bit_above_entropy(counts):
     bits = lengths(np.array(counts))
@@ -47,6 +48,7 @@ def test_lopsided_counts_stay_within_the_longest_code():
 
 
 @pytest.mark.parametrize("compiled", [True, False])
+@settings(deadline=None)
 @given(st.lists(st.integers(-70, 70), max_size=200))
 def test_numbers_read_back_with_and_without_the_compiled_coder(compiled, values):
     values = np.array(values, np.int64)

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import tensor
 from torch.testing import assert_close
@@ -32,6 +32,7 @@ def test_levels_and_a_step_make_a_tensor():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@settings(deadline=None)
 @given(st.lists(st.floats(width=16), min_size=1, max_size=20))
 def test_order_sorts_as_the_values_do_and_loses_nothing(dtype, values):
     x = tensor(values, dtype=dtype)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secateurs.realise.coding.units import from_units, to_units
@@ -9,6 +9,7 @@ SHAPE = (4, 3, 2, 5)
 
 
 @pytest.mark.parametrize("axes", [(), (0,), (1,), (0, 1), (0, 1, 2), (0, 2, 3)])
+@settings(deadline=None)
 @given(seed=st.integers(0, 99))
 def test_structured_masks_are_found_and_read_back(axes, seed):
     sizes = [SHAPE[axis] for axis in axes]
