@@ -23,6 +23,7 @@ from torch.utils import _pytree as pytree
 
 from secateurs.core.errors import StructureError
 from secateurs.core.example import Example, arguments
+from secateurs.core.layers import plain_module
 
 
 @dataclass(frozen=True)
@@ -84,17 +85,6 @@ def _recorded(model: nn.Module, example: Example, training: bool) -> Program:
         if node.op == "get_attr" and id(getattr(module, node.target, None)) in places:
             names[node.target] = places[id(getattr(module, node.target))]
     return Program(module, tensors, names, recorded=True)
-
-
-def plain_module(model: nn.Module) -> nn.Module:
-    """Unwrap torch.compile, DistributedDataParallel and DataParallel."""
-    while True:
-        if isinstance(getattr(model, "_orig_mod", None), nn.Module):
-            model = model._orig_mod  # type: ignore[assignment]
-        elif isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
-            model = model.module
-        else:
-            return model
 
 
 def named_tensors(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -210,6 +210,28 @@ def _group_norm(
     return out if bias is None else out + bias.view(side)
 
 
+def _batch_norm(
+    keep: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor | None,
+    var: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    *_: Any,
+) -> Tensor:
+    if not training:
+        return F.batch_norm(x, mean, var, weight, bias, False, momentum, eps)
+    dims = [d for d in range(x.ndim) if d != 1]
+    mean = _mean(keep, x, dims, True)
+    out = (x - mean) / (_mean(keep, (x - mean).square(), dims, True) + eps).sqrt()
+    side = [1, -1, *[1] * (x.ndim - 2)]
+    out = out if weight is None else out * weight.view(side)
+    return out if bias is None else out + bias.view(side)
+
+
 def _dims(x: Tensor, dim: Any) -> list[int]:
     if dim is None or dim == []:
         return list(range(x.ndim))
@@ -231,4 +253,5 @@ _ACROSS: Mapping[str, Callable[..., Any]] = {
     "layer_norm": _layer_norm,
     "rms_norm": _rms_norm,
     "group_norm": _group_norm,
+    "batch_norm": _batch_norm,
 }

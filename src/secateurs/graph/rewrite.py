@@ -165,8 +165,8 @@ def _slice(values: Mapping[str, Any], node: fx.Node, stays: Tensor, result: Any)
     args: Any = node.args
     dim = (args[1] if len(args) > 1 else 0) % len(x.shape)
     layer = x.at(dim)
-    if layer is None:
-        return
+    if layer is None or (len(args) > 4 and args[4] != 1):
+        return  # the positions within one stride leave together, so the stride still fits
     size = x.shape[dim]
     keep = stays[layer.ids].movedim(dim, -1).reshape(-1, size)[0]
     low, high, _ = slice(*[*args[2:4], None, None][:2]).indices(size)

@@ -59,9 +59,9 @@ class RandomNet(nn.Module):
             self.past.append(x)
         flat = (x.mean((2, 3)), x.flatten(1), x.permute(0, 2, 3, 1).flatten(1))
         h = flat[len(self.steps) % 3]
-        out: Tensor = self.make(lambda: nn.Linear(h.shape[1], 3))(h)
+        logits: Tensor = self.make(lambda: nn.Linear(h.shape[1], 3))(h)
         self.past = []
-        return out
+        return logits
 
 
 class _Weight(nn.Module):

@@ -30,9 +30,17 @@ def move(step: Step, x: Value, *args: Any, **kwargs: Any) -> Result:
 def slice_(
     step: Step, x: Value, dim: int = 0, start: Any = None, end: Any = None, stride: int = 1
 ) -> Result:
-    """Take a run; with a stride the kept positions of a labelled axis would shift."""
-    if stride != 1:
-        x = step.freeze_axes(x, [dim % len(x.shape)], "a strided slice takes it apart")
+    """Take a run; with a stride, the positions within one stride go together."""
+    axis = dim % len(x.shape)
+    layer = x.at(axis)
+    if stride != 1 and layer is not None:
+        size = x.shape[axis]
+        begin, stop, _ = slice(start, end, stride).indices(size)
+        if size % stride or begin >= stride or stop < size:
+            x = step.freeze_axes(x, [axis], "a strided slice takes it apart")
+        else:
+            pairs = split_axis(layer.ids, axis, size // stride)
+            step.labels.tie(pairs, [axis + 1])
     return _moved(step, x, lambda t: step.op(t, dim, start, end, stride))
 
 
