@@ -61,7 +61,11 @@ def finish(
     if graph is None:
         held(task, model, mask, name="recover")
         return Pruned(model, mask)
-    small = remove(task, model, mask, graph, like=like)
+    return trained(task, remove(task, model, mask, graph, like=like), graph)
+
+
+def trained(task: Task, small: Compacted, graph: Graph) -> Pruned:
+    """Train a smaller model and hand it back."""
     if task.train is not None:
         task.train(small.model, name="recover")
     return Pruned(small.model, small.mask, graph, small)
