@@ -53,6 +53,7 @@ def layers(model: nn.Module) -> dict[str, Layer]:
         StructureError: a lazy layer has no weight yet, or a weight is computed by a
             parametrization that keeps several tensors.
     """
+    model = plain_module(model)
     first = {id(p): plain_name(name) for name, p in model.named_parameters()}
     found: dict[str, Layer] = {}
     for path, module in model.named_modules():
@@ -62,6 +63,17 @@ def layers(model: nn.Module) -> dict[str, Layer]:
             name = first.get(id(weight), name)
             found.setdefault(name, Layer(name, tuple(weight.shape), groups, transposed))
     return found
+
+
+def plain_module(model: nn.Module) -> nn.Module:
+    """Unwrap torch.compile, DistributedDataParallel and DataParallel."""
+    while True:
+        if isinstance(getattr(model, "_orig_mod", None), nn.Module):
+            model = model._orig_mod  # type: ignore[assignment]
+        elif isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
+            model = model.module
+        else:
+            return model
 
 
 def multiplied(module: nn.Module) -> Iterator[tuple[str, int, bool]]:

@@ -2,7 +2,15 @@ import pytest
 import torch
 from torch import nn
 
-from secateurs.core.layers import layers, plain_name
+from secateurs.budget.uniform import uniform
+from secateurs.core.cut import score, select
+from secateurs.core.layers import layers, plain_module, plain_name
+from secateurs.criteria.magnitude import l2
+from secateurs.evidence.weights import weights
+from secateurs.granularity.coupled import channels
+from secateurs.graph.trace import trace
+from secateurs.realise.compact import compact
+from secateurs.realise.masked import masked
 from secateurs.testing.nets import toy
 
 
@@ -73,3 +81,23 @@ def test_a_linear_layer_that_stores_inputs_first_is_read_as_such():
 )
 def test_a_parametrized_name_is_made_plain(name, plain):
     assert plain_name(name) == plain
+
+
+def _wrapped():
+    inner = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    return {"compiled": torch.compile(inner), "DataParallel": nn.DataParallel(inner)}, inner
+
+
+@pytest.mark.parametrize("way", ["compiled", "DataParallel"])
+def test_wrapped_models_are_pruned_by_the_names_of_what_they_wrap(way):
+    wrappers, inner = _wrapped()
+    wrapped = wrappers[way]
+    assert plain_module(wrapped) is inner
+    x = torch.randn(3, 4)
+    graph = trace(wrapped, x)
+    sites = channels(graph)
+    scores = score(sites, l2, weight=weights(wrapped))
+    small = compact(wrapped, graph, select(sites, scores, uniform(sites, 0.5)), x).model
+    assert small[0].out_features == 3
+    with masked(wrapped, select(sites, scores, uniform(sites, 0.5))):
+        assert int((inner[0].weight != 0).any(dim=1).sum()) == 3

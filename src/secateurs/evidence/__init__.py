@@ -26,7 +26,7 @@ __all__ = [
     "filter_norms",
     "gauss_newton",
     "gradients",
-    "scales",
     "recursion",
+    "scales",
     "weights",
 ]

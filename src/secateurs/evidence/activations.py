@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.core.example import call
-from secateurs.core.layers import Layer, layers, multiplied, plain_name
+from secateurs.core.layers import Layer, layers, multiplied, plain_module, plain_name
 from secateurs.evidence.batches import Batch, evaluating, placed
 
 
@@ -66,6 +66,7 @@ def activations(model: nn.Module, batches: Iterable[Batch]) -> dict[str, dict[st
     Raises:
         EvidenceError: there are no batches.
     """
+    model = plain_module(model)
     sent: dict[str, _Moments] = {}
     heard: dict[str, _Moments] = {}
     found = layers(model)

@@ -8,7 +8,7 @@ from torch.func import functional_call
 
 from secateurs.core.errors import EvidenceError
 from secateurs.core.example import Example, arguments
-from secateurs.core.layers import plain_name
+from secateurs.core.layers import plain_module, plain_name
 from secateurs.evidence.batches import Batch, evaluating, placed
 
 Loss = Callable[..., Tensor]
@@ -34,6 +34,7 @@ def gradients(
     Raises:
         EvidenceError: there are no batches, or a loss is not one finite number.
     """
+    model = plain_module(model)
     sums: dict[str, Tensor] = {}
     squares: dict[str, Tensor] = {}
     count = 0

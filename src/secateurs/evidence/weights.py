@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from secateurs.core.layers import layers, plain_name
+from secateurs.core.layers import layers, plain_module, plain_name
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
@@ -11,7 +11,8 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
 
     A parametrized parameter appears under its plain name with its stored value.
     """
-    return {plain_name(name): p.detach() for name, p in model.named_parameters()}
+    held = plain_module(model).named_parameters()
+    return {plain_name(name): p.detach() for name, p in held}
 
 
 def filter_norms(model: nn.Module, *, p: float = 1) -> dict[str, Tensor]:

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from secateurs.core.errors import StructureError
 from secateurs.core.example import Example
+from secateurs.core.layers import plain_module
 from secateurs.graph.graph import Contraction, Frozen, Graph
 from secateurs.graph.labels import Labels, Layer
-from secateurs.core.layers import plain_module
 from secateurs.graph.program import Program, capture
 from secateurs.graph.rules.step import NONE, Product, Rule
 from secateurs.graph.units import Units, buckets_of, frozen_of, settle

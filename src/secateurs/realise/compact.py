@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from secateurs.core.errors import StructureError
 from secateurs.core.example import Example, call, floats, tensors
+from secateurs.core.layers import plain_module
 from secateurs.core.mask import Mask
 from secateurs.graph.graph import Graph
-from secateurs.graph.program import plain_module
 from secateurs.graph.reference import reference
 from secateurs.graph.rewrite import rewrite
 from secateurs.realise.admit import PutBack, admit, where

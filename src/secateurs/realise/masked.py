@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize
 from torch.utils.hooks import RemovableHandle
 
 from secateurs.core.errors import PruneError, UnknownNameError
+from secateurs.core.layers import plain_module
 from secateurs.core.mask import Mask
 from secateurs.realise.hold import Keep, KeepBuffers, attach_, detach_, zero_
 from secateurs.realise.slots import Slot, match, parametrizations, slots, stored
@@ -72,7 +73,7 @@ class Held:
         """Begin with everything kept."""
         if gradients not in get_args(Gradients):
             raise UnknownNameError(f"unknown gradients {gradients!r}; use 'masked' or 'dense'")
-        self._model = model
+        self._model = plain_module(model)
         self._ended = False
         self._dense = gradients == "dense"
         self._keeps: dict[str, tuple[Keep, Slot]] = {}
@@ -190,7 +191,7 @@ def apply_mask_(model: nn.Module, mask: Mapping[str, Tensor]) -> nn.Module:
     Raises:
         UnknownNameError, ShapeError, StructureError: as `masked`.
     """
-    for slot, keep in match(model, mask):
+    for slot, keep in match(plain_module(model), mask):
         zero_(slot.tensor, ~keep)
     return model
 
