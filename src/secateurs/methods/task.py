@@ -1,6 +1,6 @@
 """What a method is given, what it hands back, and how much should stay."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
@@ -11,6 +11,7 @@ from secateurs.core.errors import BudgetError, UnknownNameError
 from secateurs.core.example import Example
 from secateurs.core.mask import Mask
 from secateurs.graph.graph import Graph
+from secateurs.realise.coding.shared import Coded
 from secateurs.realise.compact import Compacted
 
 Repair = Literal["none", "bn", "least-squares"]
@@ -89,6 +90,10 @@ class Pruned:
     compacted: Compacted | None = None
     """How the removal went, with its proof; None for masks."""
     notes: tuple[str, ...] = ()
+    coded: Mapping[str, Coded] = field(default_factory=dict)
+    """Parameters of `model` as the packed file holds them, where that is not as they are."""
+    code: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Options of `encode`: which codecs the file may use; empty for all."""
 
 
 @dataclass(frozen=True)

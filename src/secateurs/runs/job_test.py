@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 
 from secateurs.core.errors import BudgetError, PruneError, ShapeError, UnknownNameError
 from secateurs.methods.task import Target
+from secateurs.realise.coding.container import read
 from secateurs.recovery.settings import Trainer
 from secateurs.runs import stages
 from secateurs.runs.again import time_again
@@ -49,6 +50,19 @@ def test_targets_are_met_and_sizes_are_those_of_the_files(finished):
     assert sum(x.nonzeros for x in layers) == sum(round(0.1 * x.weights) for x in layers)
     assert elements.file_bytes == (folder / "magnitude-element.safetensors").stat().st_size
     assert channels.file_bytes < 0.8 * dense.file_bytes
+
+
+@pytest.mark.parametrize("label", ["magnitude-element", "magnitude-out_channel"])
+def test_the_packed_file_holds_the_saved_model_and_its_real_length_is_told(finished, label):
+    folder, report, _ = finished
+    packed = folder / f"{label}.secz"
+    found, saved = read(packed), load_file(folder / f"{label}.safetensors")
+    assert found.recipe == {"model": "digits_cnn"}
+    for name, tensor in saved.items():
+        assert torch.equal(found.state()[name], tensor), name
+    size = packed.stat().st_size
+    assert size < 0.7 * (folder / "dense.safetensors").stat().st_size
+    assert any(f"{label}.secz, the model takes {size} bytes" in note for note in report.notes)
 
 
 def test_every_removal_is_proved_and_zeros_get_no_credit(finished):

@@ -13,11 +13,12 @@ from secateurs.measure.html import render
 from secateurs.measure.latency import Latency, Speedup, latency, speedups
 from secateurs.measure.perlayer import layer_rows
 from secateurs.measure.report import Curve, Proof, Report, measure_row, write_whole
+from secateurs.measure.size import file_bytes
 from secateurs.methods.task import Pruned
 from secateurs.recovery.history import History
 from secateurs.runs.prepare import Job
 from secateurs.runs.recipe import Cut
-from secateurs.runs.saved import DENSE, models_of, weights_file
+from secateurs.runs.saved import DENSE, models_of, packed_file, weights_file
 
 _WORK = 2e9
 """Timing uses as many images at once as need about this many MACs, 64 at most."""
@@ -57,7 +58,11 @@ def report_on(
         curves=tuple(
             Curve(part, tuple(history.to_json()["epochs"])) for part, history in histories.items()
         ),
-        notes=tuple(n for cut, result in cuts for n in _notes(cut, result, faster[cut.label])),
+        notes=tuple(
+            note
+            for cut, result in cuts
+            for note in (*_notes(cut, result, faster[cut.label]), _packed(cut, folder))
+        ),
         environment=environment(),
         recipe=job.recipe.to_json(),
     )
@@ -107,6 +112,15 @@ def _proofs(cut: Cut, pruned: Pruned) -> list[Proof]:
         f"on an input of shape {proof.example}"
     )
     return [Proof(claim, proof.difference, proof.tolerance)]
+
+
+def _packed(cut: Cut, folder: Path) -> str:
+    packed = file_bytes(packed_file(folder, cut.label))
+    dense = file_bytes(weights_file(folder, DENSE))
+    return (
+        f"{cut.label}: packed into {packed_file(folder, cut.label).name}, the model takes "
+        f"{packed} bytes; the dense file {dense}, {dense / packed:.1f} times as many."
+    )
 
 
 def _notes(cut: Cut, pruned: Pruned, faster: Speedup) -> list[str]:

@@ -7,6 +7,7 @@ from torch import nn
 
 from secateurs.methods.task import Pruned
 from secateurs.realise.checkpoint import load_checkpoint, save_checkpoint
+from secateurs.realise.coding.container import write
 from secateurs.runs.prepare import Job, build
 from secateurs.runs.recipe import Cut
 
@@ -19,13 +20,26 @@ def save_dense(job: Job, folder: Path) -> None:
 
 
 def save_pruned(job: Job, cut: Cut, pruned: Pruned, folder: Path) -> None:
-    """Write a pruned model; its zeros are its mask, a changed architecture tells how it was."""
+    """Write a pruned model; its zeros are its mask, a changed architecture tells how it was.
+
+    `LABEL.secz` is the same model packed into as few bytes as it takes.
+    """
     save_checkpoint(
         folder / cut.label,
         pruned.model,
         spec=job.recipe.model,
         recipe=job.recipe.to_json(),
     )
+
+    state = pruned.model.state_dict()
+    again = {pruned.model.get_parameter(name).data_ptr(): c for name, c in pruned.coded.items()}
+    tensors = {name: again.get(t.data_ptr(), t) if t.numel() else t for name, t in state.items()}
+    write(packed_file(folder, cut.label), tensors, {"model": job.recipe.model}, **pruned.code)
+
+
+def packed_file(folder: Path, label: str) -> Path:
+    """Return where a pruned model is packed."""
+    return folder / f"{label}.secz"
 
 
 def weights_file(folder: Path, label: str) -> Path:
