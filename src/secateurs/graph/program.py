@@ -254,9 +254,9 @@ def _deadline(seconds: float, name: str) -> Iterator[None]:
 
 def _explain(name: str, error: Exception, export: str) -> str:
     """Name the user's line that failed in a real run, and why the export failed before."""
-    inside = str(Path(torch.__file__).parent), str(Path(__file__).parent)
+    inside = str(Path(torch.__file__).parent), __file__
     frames = traceback.extract_tb(error.__traceback__)
-    theirs = [f for f in frames if not f.filename.startswith(inside)]
+    theirs = [f for f in frames if not f.filename.startswith((*inside, "<"))]
     place = f" at {theirs[-1].filename}:{theirs[-1].lineno}: `{theirs[-1].line}`" if theirs else ""
     first = export.strip().splitlines()[0] if export.strip() else export
     return (
