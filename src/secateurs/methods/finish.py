@@ -11,13 +11,13 @@ from secateurs.recovery.batchnorm import recalibrate_
 from secateurs.recovery.least_squares import fold_constants_, reconstruct_
 
 
-def held(task: Task, model: nn.Module, mask: Mask, *, name: str) -> None:
+def held(task: Task, model: nn.Module, mask: Mask, *, name: str, epochs: int | None = None) -> None:
     """Repair and train `model` in place while the mask holds; masked entries end as zeros."""
     with masked(model, mask):
         if task.batches is not None and task.repair != "none":
             recalibrate_(model, task.batches())
         if task.train is not None:
-            task.train(model, name=name)
+            task.train(model, name=name, epochs=epochs)
 
 
 def repair(task: Task, small: Compacted, original: nn.Module) -> None:
