@@ -8,10 +8,14 @@ from secateurs.core.errors import PruneError, UnknownNameError
 from secateurs.methods.deep_compression import deep_compression
 from secateurs.methods.dns import dns
 from secateurs.methods.han import han
+from secateurs.methods.inbound import inbound
+from secateurs.methods.lasso_channels import lasso_channels
 from secateurs.methods.magnitude import magnitude
 from secateurs.methods.obd import obd
 from secateurs.methods.particles import particles
 from secateurs.methods.planned import planned
+from secateurs.methods.reduce_reuse import reduce_reuse
+from secateurs.methods.scratch import scratch
 from secateurs.methods.strided import strided
 from secateurs.methods.task import Pruned
 
@@ -27,6 +31,10 @@ METHODS: dict[str, Method] = {
     "strided": strided,
     "obd": obd,
     "han": han,
+    "lasso_channels": lasso_channels,
+    "reduce_reuse": reduce_reuse,
+    "inbound": inbound,
+    "scratch": scratch,
 }
 
 
