@@ -76,6 +76,7 @@ def _cards(rows: Sequence[Row]) -> str:
     for i, row in enumerate(rows[1:], start=1):
         facts = [
             ("File", _less(base.file_bytes, row.file_bytes)),
+            ("Packed file", _less(base.file_bytes, row.packed_bytes)),
             ("Compute (MACs)", _less(base.macs, row.macs)),
             ("Measured speed", _speed(row)),
             ("Test accuracy", _moved(base, row) or "not measured"),
@@ -110,7 +111,16 @@ def _moved(base: Row, row: Row) -> str:
 
 
 def _table(rows: Sequence[Row]) -> str:
-    heads = ("Model", "Parameters", "Non-zero", "MACs", "File", "Latency", "Test accuracy")
+    heads = (
+        "Model",
+        "Parameters",
+        "Non-zero",
+        "MACs",
+        "File",
+        "Packed",
+        "Latency",
+        "Test accuracy",
+    )
     head = "".join(f"<th>{h}</th>" for h in heads)
     body = "".join(_row(i, row, rows[0]) for i, row in enumerate(rows))
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
@@ -128,6 +138,7 @@ def _row(i: int, row: Row, base: Row) -> str:
         _cell(count(row.nonzeros), less(base.nonzeros, row.nonzeros)),
         _cell(count(row.macs), less(base.macs, row.macs)),
         _cell(size(row.file_bytes), less(base.file_bytes, row.file_bytes)),
+        _cell(size(row.packed_bytes), less(base.file_bytes, row.packed_bytes)),
         _cell(duration(timed.median_s if timed else None), spread) + _small(verdict),
         _cell(percent(row.test.value if row.test else None), accuracy)
         + _small("" if row is base else _moved(base, row)),

@@ -31,6 +31,9 @@ class Row:
     macs: int | None = None
     """Of one example."""
     file_bytes: int | None = None
+    """Of the plain checkpoint, zeros included."""
+    packed_bytes: int | None = None
+    """Of the same model in the project's own container."""
     latency: Latency | None = None
     speedup: Speedup | None = None
     """Against the first row, in paired rounds."""
@@ -116,6 +119,7 @@ def measure_row(
     example: Example,
     *,
     path: str | os.PathLike[str] | None = None,
+    packed: str | os.PathLike[str] | None = None,
     latency: Latency | None = None,
     speedup: Speedup | None = None,
     test: Accuracy | None = None,
@@ -128,6 +132,7 @@ def measure_row(
         nonzeros=nonzeros(model),
         macs=macs(model, example, per_example=True),
         file_bytes=None if path is None else file_bytes(path),
+        packed_bytes=None if packed is None else file_bytes(packed),
         latency=latency,
         speedup=speedup,
         test=test,

@@ -5,7 +5,17 @@ from collections.abc import Iterable, Sequence
 from secateurs.measure.human import count, duration, less, percent, points, size
 from secateurs.measure.report import Report, Row
 
-COLUMNS = ("model", "parameters", "non-zero", "MACs", "file", "latency", "speed", "test accuracy")
+COLUMNS = (
+    "model",
+    "parameters",
+    "non-zero",
+    "MACs",
+    "file",
+    "packed",
+    "latency",
+    "speed",
+    "test accuracy",
+)
 
 
 def cells(rows: Sequence[Row]) -> list[tuple[str, ...]]:
@@ -58,6 +68,7 @@ def _cells(row: Row, base: Row) -> tuple[str, ...]:
         joined(count(row.nonzeros), less(base.nonzeros, row.nonzeros)),
         joined(count(row.macs), less(base.macs, row.macs)),
         joined(size(row.file_bytes), less(base.file_bytes, row.file_bytes)),
+        joined(size(row.packed_bytes), less(base.file_bytes, row.packed_bytes)),
         spread_of(row),
         row.speedup.verdict if row.speedup and row is not base else "-",
         accuracy,

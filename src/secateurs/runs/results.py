@@ -13,7 +13,6 @@ from secateurs.measure.html import render
 from secateurs.measure.latency import Latency, Speedup, latency, speedups
 from secateurs.measure.perlayer import layer_rows
 from secateurs.measure.report import Curve, Proof, Report, measure_row, write_whole
-from secateurs.measure.size import file_bytes
 from secateurs.methods.task import Pruned
 from secateurs.recovery.history import History
 from secateurs.runs.prepare import Job
@@ -42,6 +41,7 @@ def report_on(
             model,
             job.data.example,
             path=weights_file(folder, label),
+            packed=None if label == DENSE else packed_file(folder, label),
             latency=timed[label],
             speedup=faster[label],
             test=evaluate(model, test),
@@ -58,11 +58,7 @@ def report_on(
         curves=tuple(
             Curve(part, tuple(history.to_json()["epochs"])) for part, history in histories.items()
         ),
-        notes=tuple(
-            note
-            for cut, result in cuts
-            for note in (*_notes(cut, result, faster[cut.label]), _packed(cut, folder))
-        ),
+        notes=tuple(n for cut, result in cuts for n in _notes(cut, result, faster[cut.label])),
         environment=environment(),
         recipe=job.recipe.to_json(),
     )
@@ -114,21 +110,12 @@ def _proofs(cut: Cut, pruned: Pruned) -> list[Proof]:
     return [Proof(claim, proof.difference, proof.tolerance)]
 
 
-def _packed(cut: Cut, folder: Path) -> str:
-    packed = file_bytes(packed_file(folder, cut.label))
-    dense = file_bytes(weights_file(folder, DENSE))
-    return (
-        f"{cut.label}: packed into {packed_file(folder, cut.label).name}, the model takes "
-        f"{packed} bytes; the dense file {dense}, {dense / packed:.1f} times as many."
-    )
-
-
 def _notes(cut: Cut, pruned: Pruned, faster: Speedup) -> list[str]:
     if pruned.compacted is None:
         return [
-            f"{cut.label}: the zeros stay inside dense tensors, so the file is as long as the "
-            f"dense one and dense kernels do the same work; timed side by side: "
-            f"{faster.verdict}.",
+            f"{cut.label}: the zeros stay inside dense tensors, so the plain file is as long as "
+            f"the dense one and dense kernels do the same work, timed side by side: "
+            f"{faster.verdict}. Only the packed file, {cut.label}.secz, is smaller.",
             *pruned.notes,
         ]
     small = pruned.compacted
