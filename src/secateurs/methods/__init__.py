@@ -2,9 +2,16 @@
 
 from secateurs.methods.deep_compression import deep_compression
 from secateurs.methods.dns import dns
+from secateurs.methods.gradual import gradual
+from secateurs.methods.grasp import grasp
 from secateurs.methods.han import han
+from secateurs.methods.lottery import lottery
 from secateurs.methods.magnitude import magnitude
 from secateurs.methods.obd import obd
+from secateurs.methods.random_units import random_units
+from secateurs.methods.rigl import rigl
+from secateurs.methods.snip import snip
+from secateurs.methods.synflow import synflow
 from secateurs.methods.table import METHODS
 from secateurs.methods.task import Pruned, Target, Task, Train
 
@@ -16,7 +23,14 @@ __all__ = [
     "Train",
     "deep_compression",
     "dns",
+    "gradual",
+    "grasp",
     "han",
+    "lottery",
     "magnitude",
     "obd",
+    "random_units",
+    "rigl",
+    "snip",
+    "synflow",
 ]
