@@ -87,6 +87,16 @@ def _ours(result: Result, model: Any, example: Any) -> None:
         "put_back_units": sum(b.count for b in small.put_back),
     }
 
+    result["stage"] = "uneven"
+    mask = mask_of(graph, half(graph, uneven=True))
+    again = timed(result, "uneven", lambda: compact(model, graph, mask, example))
+    result["uneven"] = {
+        "how": again.how,
+        "parts": list(again.parts),
+        "difference": again.proof.difference,
+        "put_back_units": sum(b.count for b in again.put_back),
+    }
+
     result["stage"] = "run"
     with torch.no_grad():
         wanted = [t.clone() for t in tensors(call(small.model.eval(), example))]
@@ -123,16 +133,21 @@ def _ours(result: Result, model: Any, example: Any) -> None:
             result["exported"] = "original neither"
 
 
-def half(graph: Any, seed: int = 0) -> Any:
-    """Choose half of every bucket at random, the same number in every pool: bool (units,)."""
+def half(graph: Any, seed: int = 0, *, uneven: bool = False) -> Any:
+    """Choose half of every bucket at random, the same number in every pool: bool (units,).
+
+    `uneven` takes a quarter, a half and three quarters in turn, as a global ranking would:
+    widths that were equal then differ.
+    """
     import torch
 
     removed = torch.zeros(graph.units, dtype=torch.bool)
     generator = torch.Generator().manual_seed(seed)
-    for bucket in graph.buckets.values():
+    for number, bucket in enumerate(graph.buckets.values()):
+        part = (number % 3 + 1) / 4 if uneven else 0.5
         for pool in bucket.ids.cpu().view(-1, bucket.among or len(bucket.ids)):
             order = torch.randperm(len(pool), generator=generator)
-            removed[pool[order[: len(pool) // 2]]] = True
+            removed[pool[order[: int(len(pool) * part)]]] = True
     return removed
 
 
@@ -188,7 +203,10 @@ def summary(result: Result) -> str:
     if result.get("stage") != "done":
         return f"FAILED at {result.get('stage')}: {result.get('error')}"
     back = f", {result['put_back_units']} put back" if result["put_back_units"] else ""
-    return f"share {result['share']:.3f}, {result['how']}, {result['difference']:.1e}{back}"
+    uneven = f"{result['uneven']['how']} when uneven"
+    return (
+        f"share {result['share']:.3f}, {result['how']}, {result['difference']:.1e}{back}, {uneven}"
+    )
 
 
 def path_of(out: Path, name: str) -> Path:

@@ -19,7 +19,9 @@ def write_table(folder: Path, path: Path) -> None:
         "Written by `python bench/coverage.py`. Half of every bucket of coupled units goes, at",
         "random; the result is compared in float64 with the masked original, or, where a norm",
         "takes statistics across removed channels, with the reference that leaves them out.",
-        "`share` is the part of the parameters that lies in some prunable unit. `TP` is",
+        "Uneven ratios take a quarter, a half or three quarters of every bucket in turn, so that",
+        "widths that were equal differ. `share` is the part of the parameters that lies in some",
+        "prunable unit. `TP` is",
         "Torch-Pruning in the same run, given the model and nothing else but its final layer.",
         "",
         *_totals(present),
@@ -44,6 +46,9 @@ COLUMNS: dict[str, Callable[[Result], Any]] = {
     "as the user's class": lambda r: r.get("how") == "module",
     "with traced parts": lambda r: r.get("how") == "module with traced parts",
     "as a graph": lambda r: r.get("how") == "graph",
+    "uneven ratios: proved": lambda r: "uneven" in r,
+    "uneven ratios: as the user's class": lambda r: r.get("uneven", {}).get("how") == "module",
+    "uneven ratios: as a graph": lambda r: r.get("uneven", {}).get("how") == "graph",
     "nothing put back": lambda r: "difference" in r and not r["put_back_units"],
     "saved": lambda r: r.get("round_trip", 1) < 1e-5,
     "exported": lambda r: bool(r.get("exported")),
@@ -74,7 +79,7 @@ _MEDIANS: dict[str, Callable[[Result], Any]] = {
 
 
 def _header() -> list[str]:
-    titles = ("model", "share", "left", "how", "difference", "put back", "exported", "s")
+    titles = ("model", "share", "left", "how", "uneven", "difference", "put back", "exported", "s")
     titles += ("TP share", "TP runs", "TP equal", "note")
     return ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
 
@@ -88,6 +93,7 @@ def _row(r: Result) -> str:
         _number(r.get("share"), ".4f"),
         _number(r["left"] / r["parameters"] if "left" in r else None, ".3f"),
         r.get("how", "failed"),
+        r.get("uneven", {}).get("how", ""),
         _number(r.get("difference"), ".1e") + ("*" if r.get("against") == "reference" else ""),
         str(r.get("put_back_units", "")),
         {True: "yes", False: "no"}.get(r.get("exported", ""), str(r.get("exported", ""))),

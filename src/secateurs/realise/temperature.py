@@ -5,6 +5,7 @@ sqrt(new d / old d) gives the old function back, in evaluation and in training.
 """
 
 import math
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -126,8 +127,14 @@ class Fold:
         for source, rows in reached.items():
             for place, dim in _ROWS[source.target][1]:
                 weight = source.args[place] if place < len(source.args) else None
-                if isinstance(weight, fx.Node) and weight.op == "get_attr":
-                    found.append((str(weight.target), dim, tuple(rows.tolist())))
+                if not isinstance(weight, fx.Node):
+                    continue
+                if source.target is _aten.mul.Tensor and weight.op != "get_attr":
+                    continue
+                held = self._held(weight, dim, rows)
+                if held is None:
+                    return False
+                found += held
         for name, dim, rows_ in found:
             if (name, rows_) in self.scaled:
                 continue
@@ -138,6 +145,40 @@ class Fold:
                 index = torch.tensor(rows_, device=view.device)
                 view.index_copy_(dim, index, view.index_select(dim, index) * factor)
         return bool(found)
+
+    def _held(
+        self, weight: fx.Node, dim: int, rows: Tensor
+    ) -> list[tuple[str, int, tuple[int, ...]]] | None:
+        """Say which rows of which parameters are these rows of a weight; None if unclear."""
+        if len(rows) == 0:
+            return []
+        if weight.op == "get_attr":
+            name = str(weight.target)
+            if isinstance(self.tensors(name), nn.Parameter):
+                return [(name, dim, tuple(rows.tolist()))]
+            # A buffer stays as it is, which is right where it is zero.
+            return None if bool(self.tensors(name).index_select(dim, rows).any()) else []
+        if weight.target is _aten.cat.default and (weight.args[1:] or (0,))[0] == dim:
+            found, start = [], 0
+            for piece in weight.args[0]:  # type: ignore[union-attr]
+                assert isinstance(piece, fx.Node)
+                size = self.new[piece.name].shape[dim]
+                inside = rows[(rows >= start) & (rows < start + size)] - start
+                held = self._held(piece, dim, inside)
+                if held is None:
+                    return None
+                found += held
+                start += size
+            return found
+        source = weight.args[0] if weight.args else None
+        if weight.target is operator.getitem and isinstance(source, fx.Node):
+            pieces, whole = self.new[source.name], source.args[0]
+            if not isinstance(whole, fx.Node) or "split" not in str(source.target):
+                return None
+            start = sum(piece.shape[dim] for piece in pieces[: weight.args[1]])
+            full = self.new[whole.name].shape[dim] == sum(piece.shape[dim] for piece in pieces)
+            return self._held(whole, dim, rows + start) if full else None
+        return None
 
     def _sources(self, sink: fx.Node) -> list[fx.Node]:
         """Walk back to the nearest operations whose rows are weights."""
@@ -219,9 +260,18 @@ class Fold:
             return False
         places = [place for place, _ in _ROWS[node.target][1]]
         given = [node.args[p] for p in places if p < len(node.args)]
-        held = [a for a in given if isinstance(a, fx.Node) and a.op == "get_attr"]
         # A buffer, such as a table of rotations, is shared by queries and keys.
-        return any(isinstance(self.tensors(str(a.target)), nn.Parameter) for a in held)
+        return any(self._is_weight(a) for a in given if isinstance(a, fx.Node))
+
+    def _is_weight(self, node: fx.Node) -> bool:
+        if node.op == "get_attr":
+            return isinstance(self.tensors(str(node.target)), nn.Parameter)
+        if node.target is operator.getitem:  # a projection that is split before it is used
+            inner = node.args[0]
+            return isinstance(inner, fx.Node) and any(
+                n.op == "get_attr" and self._is_weight(n) for n in inner.all_input_nodes
+            )
+        return False
 
 
 def _used(grad: Tensor, axis: int) -> Tensor:
