@@ -7,16 +7,28 @@ from typing import Any, get_args
 from secateurs.core.errors import PruneError, UnknownNameError
 from secateurs.methods.deep_compression import deep_compression
 from secateurs.methods.dns import dns
+from secateurs.methods.fpgm import fpgm
+from secateurs.methods.gradual import gradual
+from secateurs.methods.grasp import grasp
 from secateurs.methods.han import han
 from secateurs.methods.inbound import inbound
+from secateurs.methods.kernels_first import kernels_first
 from secateurs.methods.lasso_channels import lasso_channels
+from secateurs.methods.lottery import lottery
 from secateurs.methods.magnitude import magnitude
+from secateurs.methods.nisp import nisp
 from secateurs.methods.obd import obd
 from secateurs.methods.particles import particles
 from secateurs.methods.planned import planned
+from secateurs.methods.random_units import random_units
 from secateurs.methods.reduce_reuse import reduce_reuse
+from secateurs.methods.rigl import rigl
 from secateurs.methods.scratch import scratch
+from secateurs.methods.slimming import slimming
+from secateurs.methods.snip import snip
+from secateurs.methods.soft_filter import soft_filter
 from secateurs.methods.strided import strided
+from secateurs.methods.synflow import synflow
 from secateurs.methods.task import Pruned
 
 Method = Callable[..., Pruned]
@@ -30,11 +42,23 @@ METHODS: dict[str, Method] = {
     "particles": particles,
     "strided": strided,
     "obd": obd,
+    "fpgm": fpgm,
+    "soft_filter": soft_filter,
+    "kernels_first": kernels_first,
+    "nisp": nisp,
+    "slimming": slimming,
     "han": han,
     "lasso_channels": lasso_channels,
     "reduce_reuse": reduce_reuse,
     "inbound": inbound,
     "scratch": scratch,
+    "random": random_units,
+    "gradual": gradual,
+    "lottery": lottery,
+    "snip": snip,
+    "grasp": grasp,
+    "synflow": synflow,
+    "rigl": rigl,
 }
 
 
