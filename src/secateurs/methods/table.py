@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
 from secateurs.core.errors import PruneError, UnknownNameError
+from secateurs.methods.brain_damage import brain_damage
+from secateurs.methods.dcp import dcp
 from secateurs.methods.deep_compression import deep_compression
 from secateurs.methods.dns import dns
 from secateurs.methods.fpgm import fpgm
@@ -59,6 +61,8 @@ METHODS: dict[str, Method] = {
     "grasp": grasp,
     "synflow": synflow,
     "rigl": rigl,
+    "brain_damage": brain_damage,
+    "dcp": dcp,
 }
 
 
