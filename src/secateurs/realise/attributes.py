@@ -131,9 +131,9 @@ def guesses(module: nn.Module, pairs: Counter[tuple[Any, Any]]) -> Iterator[dict
     changes = [(a, b) for (a, b), _ in pairs.most_common() if a != b]
     options: dict[str, list[Any]] = {}
     for name, value in _attributes(module):
-        seen = dict.fromkeys(_scaled(name, value, changes))
+        seen = {repr(other): other for other in _scaled(name, value, changes)}
         if seen:
-            options[name] = list(seen)
+            options[name] = list(seen.values())
     singles = [(name, value) for name, values in options.items() for value in values[:3]]
     count = 0
     for size in range(len(options), 0, -1) if len(options) <= 3 else (1, 2, len(options)):

@@ -12,7 +12,7 @@ from secateurs.core.mask import Mask
 from secateurs.graph.graph import Graph
 from secateurs.realise.attention import follow_attention
 from secateurs.realise.attributes import Edit, constants, follow_constants, follow_leaves, shapes
-from secateurs.realise.calls import Call, Values, record_calls, record_values
+from secateurs.realise.calls import Call, Values, difference, record_calls, record_values
 from secateurs.realise.precise import attribute, doubled, restore_constants_
 from secateurs.realise.program import is_program
 from secateurs.realise.repair import Repair
@@ -93,7 +93,11 @@ class Small:
             self.fold = self._new_fold()
         except Exception:  # as in `repair`
             return
-        if self.fold.defaults():
+        wanted = self.values
+        if self.fold.defaults() and difference(self._refresh()["output"], wanted["output"]) > (
+            self.original.tolerance
+        ):
+            self.fold.undo_()
             self._refresh()
 
     def _new_fold(self) -> Fold:

@@ -20,14 +20,14 @@ from secateurs.realise.build import Original, Small, build
 from secateurs.realise.calls import difference
 from secateurs.realise.crossing import crossing
 from secateurs.realise.generalise import Undo, generalise_, restore_, two_batches
-from secateurs.realise.precise import computes_low, doubled
+from secateurs.realise.precise import doubled, in_double
 from secateurs.realise.record import after as joined
 from secateurs.realise.record import kind_of, record_of, remember_
 from secateurs.realise.shrink import all_tensors, cut, follow_, kept_axes, shrink
 
 How = Literal["module", "module with traced parts", "graph"]
-_TOLERANCE, _TOLERANCE_LOW = 1e-8, 1e-4
-"""Of the output's standard deviation; the second where the model itself casts to float32."""
+_TOLERANCE = 1e-8
+"""Of the output's standard deviation; float64 noise is some 1e-15 to 1e-12."""
 
 
 @dataclass(frozen=True)
@@ -90,17 +90,12 @@ def compact(
         StructureError: the model cannot be copied, or does not run on the example in float64.
     """
     model = plain_module(model)
-    job = Job.of(model, graph, mask, example)
-    removed, put_back = admit(graph, mask)
-    best = job.attempt(removed)
-    if best.problem is not None:
-        best, more = _without_offenders(job, removed)
-        put_back += more
-        removed = best.removed
-    assert best.small is not None
+    with in_double():
+        best, put_back = _proved(Job.of(model, graph, mask, example))
+    removed, small = best.removed, best.small
+    assert small is not None
     assert best.proof is not None
-    small, shrunk = best.small, best.small.shrunk
-    job.free_batch_(small)
+    shrunk = small.shrunk
     small.finish()
     shapes = {name: tuple(t.shape) for name, t in all_tensors(model).items()}
     remember_(
@@ -124,6 +119,18 @@ def compact(
         parts=tuple(small.parts),
         kept=kept,
     )
+
+
+def _proved(job: "Job") -> tuple["Attempt", list[PutBack]]:
+    """Remove what can leave; put back what cannot be proved."""
+    removed, put_back = admit(job.original.graph, job.original.mask)
+    best = job.attempt(removed)
+    if best.problem is not None:
+        best, more = _without_offenders(job, removed)
+        put_back += more
+    assert best.small is not None
+    job.free_batch_(best.small)
+    return best, put_back
 
 
 def _count(graph: Graph, removed: Tensor) -> dict[str, int]:
@@ -157,7 +164,6 @@ class Job:
         example = floats(example, torch.float64)
         own = all_tensors(masked)
         program = doubled(graph.module, lambda name: own.get(graph.names.get(name, name)))
-        tolerance = _TOLERANCE_LOW if computes_low(graph.module.graph) else _TOLERANCE
         with torch.no_grad():
             try:
                 outputs = [t.clone() for t in tensors(call(masked, example))]
@@ -167,7 +173,7 @@ class Job:
                     "proving a smaller model needs an example that runs"
                 ) from error
         graph = replace(graph, module=program)
-        return cls(Original(model, masked, graph, mask, example, tolerance), outputs)
+        return cls(Original(model, masked, graph, mask, example, _TOLERANCE), outputs)
 
     def attempt(self, removed: Tensor) -> Attempt:
         """Remove units, make the result run, and compare."""

@@ -209,6 +209,21 @@ class Reparametrised(nn.Module):
         return self.head(self.new(self.old(x).relu()).relu())
 
 
+class Casts(nn.Module):
+    """A norm in float32, and a table made in the forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(8))
+        self.up = nn.Linear(4, 8)
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.up(x)
+        y = (y.float() * y.to(torch.float32).pow(2).mean(-1, keepdim=True).rsqrt()).type_as(y)
+        return self.head(self.gain * y) + torch.arange(2).float().to(x.dtype)
+
+
 class TwoInputs(nn.Module):
     """Two inputs by keyword, a dict out, one module called twice."""
 
@@ -242,6 +257,7 @@ NETS: dict[str, tuple[Callable[[], nn.Module], Any, str]] = {
     "written sizes": (Written, _x(2, 5), "graph"),
     "sizes": (Sizes, _x(2, 5), "module"),
     "reparametrised": (Reparametrised, _x(2, 3, 6, 6), "module"),
+    "casts": (Casts, _x(3, 4), "module"),
     "two inputs": (TwoInputs, {"left": _x(3, 4), "right": _x(3, 4)}, "module"),
 }
 """Name → (how to build it, an example, what `compact` makes of it)."""

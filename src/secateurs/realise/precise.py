@@ -1,14 +1,46 @@
-"""Traced programs in float64 for a proof, and back."""
+"""Models and traced programs in float64 for a proof, and back."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 _WAS = "secateurs_dtype"
 _LOW = (torch.float32, torch.float16, torch.bfloat16)
+
+
+@contextmanager
+def in_double() -> Iterator[None]:
+    """Let everything compute in float64: casts to less and new tensors of the default dtype too."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with _Double():
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+class _Double(TorchFunctionMode):
+    """Replaces lower precision wherever a model asks for it by name."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call a function of torch with float64 in the place of less."""
+        if func in _CASTS:
+            return torch.Tensor.double(args[0])
+        if any(_is_low(a) for a in args):
+            args = tuple(torch.float64 if _is_low(a) else a for a in args)
+        kwargs = kwargs or {}
+        if _is_low(kwargs.get("dtype")):
+            kwargs = {**kwargs, "dtype": torch.float64}
+        return func(*args, **kwargs)
+
+
+_CASTS = (torch.Tensor.float, torch.Tensor.half, torch.Tensor.bfloat16)
 
 
 def doubled(module: fx.GraphModule, lookup: Callable[[str], Any]) -> fx.GraphModule:
@@ -67,16 +99,6 @@ def restore_constants_(graph: fx.Graph) -> None:
         was = node.meta.get(_WAS)
         if was is not None:
             _replace(node, {torch.float64: was})
-
-
-def computes_low(graph: fx.Graph) -> bool:
-    """Tell whether a program casts to a dtype of less than double precision by itself."""
-    casts = ("to.dtype", "_to_copy", "to.dtype_layout", "type_as", "to.device")
-    return any(
-        any(c in str(node.target) for c in casts)
-        and any(_is_low(d) for d in pytree.tree_leaves((node.args, node.kwargs)))
-        for node in graph.nodes
-    )
 
 
 def _is_low(value: object) -> bool:

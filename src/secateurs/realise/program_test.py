@@ -7,7 +7,7 @@ from torch import nn
 
 from secateurs.core.errors import FileError
 from secateurs.realise.calls import difference, record_calls, record_values
-from secateurs.realise.precise import computes_low, doubled
+from secateurs.realise.precise import doubled, in_double
 from secateurs.realise.program import program, slice_of
 from secateurs.realise.program_json import dump_program, load_program
 from secateurs.realise.repair import Repair, replace
@@ -147,13 +147,17 @@ def test_damaged_nodes_are_refused(case):
         load_program(nodes, all_tensors(model.head), "here")
 
 
-def test_an_explicit_cast_is_noticed():
-    class Casts(nn.Module):
-        def forward(self, x):
-            return x.to(torch.float32) * 2
+def test_everything_is_double_where_a_model_asks_for_less():
+    def values(x):
+        yield x.float() + x.to(torch.float32) + x.half()
+        yield torch.zeros(2)
+        yield torch.arange(3, dtype=torch.float32)
+        yield torch.softmax(x, 0, dtype=torch.float32)
 
-    assert computes_low(traced(Casts(), torch.ones(2, dtype=torch.float64)).graph)
-    assert not computes_low(traced(nn.ReLU(), torch.ones(2)).graph)
+    with in_double():
+        found = [v.dtype for v in values(torch.ones(2))]
+    assert set(found) == {torch.float64}
+    assert torch.zeros(2).dtype == torch.float32
 
 
 def test_difference_is_relative_to_the_spread():

@@ -58,7 +58,8 @@ class Fold:
         self.before, self.after, self.tensors = before, after, tensors
         self.old, self.new = values
         self.nodes = {node.name: node for node in after.nodes}
-        self.scaled: dict[tuple[str, tuple[int, ...]], float] = {}
+        self.scaled: dict[tuple[str, tuple[int, ...]], tuple[int, float]] = {}
+        self.changed: list[tuple[fx.Node, Any]] = []
 
     def defaults(self) -> bool:
         """Fold every fused attention that takes its scale from the width; True if any was."""
@@ -71,6 +72,7 @@ class Fold:
             old, new = self.old[query.name].shape[-1], self.new[query.name].shape[-1]
             small = self.nodes[node.name]
             if old != new and self._scale(small.args[0], small.args[1:3], math.sqrt(new / old)):
+                self.changed.append((small, small.kwargs))
                 small.kwargs = {k: v for k, v in small.kwargs.items() if k != "scale"}
                 done = True
         return done
@@ -138,13 +140,23 @@ class Fold:
         for name, dim, rows_ in found:
             if (name, rows_) in self.scaled:
                 continue
-            self.scaled[(name, rows_)] = factor
-            tensor = self.tensors(name)
-            with torch.no_grad():
-                view = tensor.detach()
-                index = torch.tensor(rows_, device=view.device)
-                view.index_copy_(dim, index, view.index_select(dim, index) * factor)
+            self.scaled[(name, rows_)] = (dim, factor)
+            self._multiply(name, dim, rows_, factor)
         return bool(found)
+
+    def undo_(self) -> None:
+        """Take back what `defaults` did."""
+        for (name, rows), (dim, factor) in self.scaled.items():
+            self._multiply(name, dim, rows, 1 / factor)
+        for node, kwargs in self.changed:
+            node.kwargs = kwargs
+        self.scaled, self.changed = {}, []
+
+    def _multiply(self, name: str, dim: int, rows: tuple[int, ...], factor: float) -> None:
+        with torch.no_grad():
+            view = self.tensors(name).detach()
+            index = torch.tensor(rows, device=view.device)
+            view.index_copy_(dim, index, view.index_select(dim, index) * factor)
 
     def _held(
         self, weight: fx.Node, dim: int, rows: Tensor
