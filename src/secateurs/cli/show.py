@@ -43,8 +43,10 @@ def table(columns: Sequence[str], lines: Sequence[tuple[str, ...]], *, title: st
 def results(report: Report) -> None:
     """Print a report's rows, proofs and notes."""
     # A model is a column and a change its own line, so that a few fit a narrow terminal.
-    first, *labels = zip(COLUMNS, *cells(report.rows), strict=True)
-    table(first, [tuple(c.replace(" (", "\n(") for c in row) for row in labels], title=report.title)
+    first, *facts = zip(COLUMNS, *cells(report.rows), strict=True)
+    known = [fact for fact in facts if set(fact[1:]) != {"-"}]
+    lines = [tuple(cell.replace(" (", "\n(") for cell in fact) for fact in known]
+    table(first, lines, title=report.title)
     for proof in report.proofs:
         held = "holds" if proof.holds else "FAILS"
         out.print(f"Proof {held}: {proof.claim}: largest difference {proof.difference:.1e}.")
