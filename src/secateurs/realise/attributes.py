@@ -149,7 +149,7 @@ def _plain(module: nn.Module, pairs: Counter[tuple[Any, Any]]) -> dict[str, Any]
     """Attributes equal to a size that changed, always in the same way."""
     fields = {}
     for name, value in _attributes(module):
-        key = tuple(value) if isinstance(value, list) else value
+        key = _hashable(value)
         became = Counter({b: n for (a, b), n in pairs.items() if a == key})
         if became and became.most_common(1)[0][0] != key:
             best = became.most_common(1)[0][0]
@@ -160,10 +160,14 @@ def _plain(module: nn.Module, pairs: Counter[tuple[Any, Any]]) -> dict[str, Any]
                 fields[name] = type(value)(items)
     # An old size that also stayed belongs, first, to the names that speak of a width.
     kept = {a for a, b in pairs if a == b}
-    unsure = {n for n, _ in fields.items() if getattr(module, n) in kept}
+    unsure = {n for n in fields if _hashable(getattr(module, n)) in kept}
     if any(_is_width(n) for n in unsure):
         return {n: v for n, v in fields.items() if n not in unsure or _is_width(n)}
     return fields
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _one(value: Any, pairs: Counter[tuple[Any, Any]]) -> Any:

@@ -184,7 +184,7 @@ class Sizes(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.parts = (6, 10)
+        self.parts = [6, 10]
         self.wide = 16
         self.other = 16
         self.up = nn.Linear(5, 16)
