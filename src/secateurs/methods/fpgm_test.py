@@ -1,0 +1,143 @@
+import pytest
+import torch
+from torch import Generator, nn
+
+from secateurs.core.errors import BudgetError
+from secateurs.evidence.weights import weights
+from secateurs.granularity.coupled import channels
+from secateurs.graph.trace import trace
+from secateurs.methods.channels import Channels, agreement, filters, places, removable, share
+from secateurs.methods.fpgm import fpgm, mixed
+from secateurs.methods.task import Target, Task
+from secateurs.models.digits import DigitsCNN
+
+X = torch.randn(2, 1, 8, 8, generator=Generator().manual_seed(0))
+
+
+def net(width=8, seed=0):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return DigitsCNN(width=width).eval()
+
+
+class Plain(nn.Module):
+    """Five filters of two weights each, then a reader."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(2, 5, 1, bias=False), nn.Conv2d(5, 3, 1)
+
+    def forward(self, x):
+        return self.b(self.a(x).relu())
+
+
+def plain(rows):
+    model = Plain().eval()
+    with torch.no_grad():
+        model.a.weight.copy_(torch.tensor(rows)[:, :, None, None])
+    return model
+
+
+SQUARE = [[0.0, 0.0], [1, 0], [0, 1], [1, 1], [0.5, 0.5]]
+INPUT = torch.randn(1, 2, 4, 4, generator=Generator().manual_seed(0))
+
+
+def test_only_the_producing_filters_are_seen():
+    model = net()
+    sites = channels(trace(model, X))
+    rows = filters(sites, model)["stem.0.weight:0"].gather(weights(model))
+    writers = [model.stem[0].weight, model.block1.conv2[0].weight]
+    assert torch.equal(rows, torch.cat([w.detach().flatten(1) for w in writers], dim=1))
+
+
+def test_the_filter_at_the_median_leaves_first():
+    pruned = fpgm(Task(plain(SQUARE), INPUT), Target("density", 0.8))
+    assert pruned.model.a.weight.flatten(1).tolist() == SQUARE[:4]
+    assert pruned.compacted.removed == {"a.weight:0": 1}
+
+
+def test_mix_cuts_by_norm_first_and_by_distance_among_the_rest():
+    # Twice the middle, so the corner at the origin is shortest but not nearest to the others.
+    rows = [[0.0, 0.0], [2, 0], [0, 2], [2, 2], [1, 1]]
+    model = plain(rows)
+    sites = filters(channels(trace(model, INPUT)), model)
+    found = {
+        mix: mixed(sites, weights(model), {"a.weight:0": 3}, mix)["a.weight:0"].tolist()
+        for mix in (0.0, 0.5, 1.0)
+    }
+    assert found[0.0] == [True, True, True, False, False]
+    assert found[0.5] == [False, True, True, True, False]
+    assert found[1.0] == [False, True, True, True, False]
+
+
+def test_mix_counts_in_every_pool_alike():
+    class Pools:
+        units, among = 4, 2
+
+        def gather(self, values):
+            return values["w"]
+
+    rows = torch.tensor([[1.0], [9.0], [5.0], [2.0]])
+    found = mixed({"p": Pools()}, {"w": rows}, {"p": 2}, 1.0)["p"]
+    assert found.tolist() == [False, True, True, False]
+
+
+def test_the_overlap_with_l2_is_reported():
+    (note,) = fpgm(Task(net(), X), Target("density", 0.5)).notes
+    assert note.startswith("fpgm against l2: ")
+    assert "of the cut units are the same, Spearman " in note
+
+
+def test_agreement_is_counted_over_the_cut_units():
+    class One:
+        units, among = 4, None
+
+    a, b = torch.tensor([4.0, 3, 2, 1]), torch.tensor([4.0, 1, 2, 3])
+    one, other = torch.tensor([1, 1, 0, 0]).bool(), torch.tensor([1, 0, 0, 1]).bool()
+    found = agreement({"s": One()}, {"s": a}, {"s": b}, {"s": one}, {"s": other})
+    assert found.overlap == 0.5
+    assert found.correlation == pytest.approx(0.2)
+    assert str(found) == "50% of the cut units are the same, Spearman 0.20"
+    same = agreement({"s": One()}, {"s": a}, {"s": a}, {"s": one}, {"s": one})
+    assert (same.overlap, same.correlation) == (1.0, pytest.approx(1.0))
+
+
+@pytest.mark.parametrize("kind", ["macs", "params"])
+def test_uniform_shares_meet_a_cost_with_like_fractions_everywhere(kind):
+    model = net(width=32)
+    place = removable(model, X)
+    scores = {n: torch.rand(s.units, generator=Generator().manual_seed(1)) * (i + 1) ** 5
+              for i, (n, s) in enumerate(place.sites.items())}  # fmt: skip
+    quota = share(place, scores, Target(kind, 0.5), "uniform")
+    fractions = [quota[n] / s.units for n, s in place.sites.items()]
+    assert max(fractions) - min(fractions) <= 1 / 16
+    uneven = share(place, scores, Target(kind, 0.5), "global", normalise="none")
+    fractions = [uneven[n] / s.units for n, s in place.sites.items()]
+    assert max(fractions) - min(fractions) > 0.5
+
+
+def test_places_rank_within_pools_and_settle_ties_by_index():
+    class Two:
+        units, among = 4, 2
+
+    found = places({"s": Two()}, {"s": torch.tensor([5.0, 5.0, 1.0, 2.0])})
+    assert found["s"].tolist() == [1.0, 0.5, 0.5, 1.0]
+
+
+def test_what_is_excluded_stays_whole():
+    place = removable(net(), X, exclude=("stem.*",))
+    assert isinstance(place, Channels)
+    assert not any(name.startswith("stem") for name in place.sites)
+
+
+def test_a_mix_out_of_range_is_refused():
+    with pytest.raises(BudgetError, match=r"mix is 1\.5; use 0 for distances alone"):
+        fpgm(Task(net(), X), Target(), mix=1.5)
+
+
+def test_the_task_s_model_is_not_changed():
+    model = net()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    pruned = fpgm(Task(model, X), Target("macs", 0.5))
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert pruned.compacted.proof.difference < 1e-8
