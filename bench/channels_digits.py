@@ -59,6 +59,8 @@ ARMS = {
     "kernels (adaptive), then filters": Arm("kernels_first", options={"budget": "adaptive"}),
     "NISP": Arm("nisp"),
     "slimming": Arm("slimming", options={"strength": 3e-3}),
+    "HRank": Arm("hrank"),
+    "CHIP": Arm("chip"),
     "LASSO + least squares": Arm("lasso_channels"),
     "reduce and reuse": Arm("reduce_reuse"),
     "DCP": Arm("dcp"),

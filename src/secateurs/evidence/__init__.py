@@ -14,6 +14,9 @@ from secateurs.evidence.batches import Batch
 from secateurs.evidence.curvature import curvature
 from secateurs.evidence.gauss_newton import gauss_newton
 from secateurs.evidence.gradients import Loss, gradients
+from secateurs.evidence.inf_fs import inf_fs
+from secateurs.evidence.maps import map_statistics
+from secateurs.evidence.propagated import propagate
 from secateurs.evidence.recursion import recursion
 from secateurs.evidence.scales import scales
 from secateurs.evidence.weights import filter_norms, weights
@@ -26,6 +29,9 @@ __all__ = [
     "filter_norms",
     "gauss_newton",
     "gradients",
+    "inf_fs",
+    "map_statistics",
+    "propagate",
     "recursion",
     "scales",
     "weights",

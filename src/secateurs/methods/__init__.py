@@ -4,6 +4,7 @@ from secateurs.methods.brain_damage import brain_damage
 from secateurs.methods.dcp import dcp
 from secateurs.methods.deep_compression import deep_compression
 from secateurs.methods.dns import dns
+from secateurs.methods.feature_maps import chip, hrank
 from secateurs.methods.fpgm import fpgm
 from secateurs.methods.gradual import gradual
 from secateurs.methods.grasp import grasp
@@ -34,6 +35,7 @@ __all__ = [
     "Task",
     "Train",
     "brain_damage",
+    "chip",
     "dcp",
     "deep_compression",
     "dns",
@@ -41,6 +43,7 @@ __all__ = [
     "gradual",
     "grasp",
     "han",
+    "hrank",
     "inbound",
     "kernels_first",
     "lasso_channels",

@@ -9,6 +9,7 @@ from secateurs.methods.brain_damage import brain_damage
 from secateurs.methods.dcp import dcp
 from secateurs.methods.deep_compression import deep_compression
 from secateurs.methods.dns import dns
+from secateurs.methods.feature_maps import chip, hrank
 from secateurs.methods.fpgm import fpgm
 from secateurs.methods.gradual import gradual
 from secateurs.methods.grasp import grasp
@@ -49,6 +50,8 @@ METHODS: dict[str, Method] = {
     "kernels_first": kernels_first,
     "nisp": nisp,
     "slimming": slimming,
+    "hrank": hrank,
+    "chip": chip,
     "han": han,
     "lasso_channels": lasso_channels,
     "reduce_reuse": reduce_reuse,
