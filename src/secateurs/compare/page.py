@@ -5,10 +5,12 @@ from html import escape
 from pathlib import Path
 from statistics import mean
 
+from torch import nn
+
 from secateurs.compare.cell import Point
 from secateurs.compare.grid import Grid
 from secateurs.compare.plot import curves
-from secateurs.compare.run import cell_model, dense_error
+from secateurs.compare.run import cell_model, dense_error, plain_model
 from secateurs.compare.storage import Stored, stored
 from secateurs.compare.summary import Mark, csv, grid_table, marks, table
 from secateurs.core.site import Sites
@@ -21,7 +23,8 @@ CURVES, CSV, MARKDOWN, HTML = "curves.svg", "points.csv", "report.md", "report.h
 
 def write_report(grid: Grid, points: Sequence[Point], out: Path) -> list[Mark]:
     """Write the four files into `out` and return the marks that they show."""
-    sizes = {p: s for p in points if (s := sizes_of(grid, p, out)) is not None}
+    plain = plain_model(grid)
+    sizes = {p: s for p in points if (s := sizes_of(plain, grid, p, out)) is not None}
     found = marks(points, sizes)
     errors = {seed: dense_error(out, seed) for seed in sorted({p.seed for p in points})}
     svg = curves(found, mean(errors.values()))
@@ -33,13 +36,13 @@ def write_report(grid: Grid, points: Sequence[Point], out: Path) -> list[Mark]:
     return found
 
 
-def sizes_of(grid: Grid, point: Point, out: Path) -> Stored | None:
+def sizes_of(plain: nn.Module, grid: Grid, point: Point, out: Path) -> Stored | None:
     """Store the cut layers of a finished cell; None where the arm names no grain that stays."""
     options = next(arm.options for arm in grid.arms if arm.name == point.arm)
     grain = options.get("granularity", "")
     if grain not in GRANULARITIES or grain == "out_channel":
         return None
-    model = cell_model(grid, point, out)
+    model = cell_model(plain, grid, point, out)
     sites: Sites = GRANULARITIES[grain](model, exclude=options.get("exclude") or None)
     values = dict(model.named_parameters())
     parts = [stored(site, values[name].detach()) for name, site in sites.items()]

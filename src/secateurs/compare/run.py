@@ -13,7 +13,6 @@ from secateurs.compare.grid import Cell, Grid
 from secateurs.core.errors import FileError
 from secateurs.measure.report import Report, write_whole
 from secateurs.realise.checkpoint import load_checkpoint
-from secateurs.runs.folder import read_recipe
 from secateurs.runs.job import SILENT, Say, run
 from secateurs.runs.prepare import inputs
 from secateurs.runs.recipe import dumps, stamped
@@ -79,13 +78,17 @@ def dense_error(out: Path, seed: int) -> float:
     return 1 - row.test.value
 
 
-def cell_model(grid: Grid, point: Point, out: Path) -> nn.Module:
-    """Read the model of a finished cell, its dropped weights as zeros, into a fresh instance.
+def plain_model(grid: Grid) -> nn.Module:
+    """Build the model of a comparison, with any weights; see `cell_model`."""
+    return inputs(replace(grid.dense_recipe(grid.seeds[0]), dense=None)).model
+
+
+def cell_model(plain: nn.Module, grid: Grid, point: Point, out: Path) -> nn.Module:
+    """Return a copy of `plain` with the weights of a finished cell, dropped ones as zeros.
 
     Raises:
-        FileError: it is missing or damaged.
+        FileError: the cell's file is missing or damaged.
     """
     arm = next(arm for arm in grid.arms if arm.name == point.arm)
     folder = out / Cell(point.seed, arm, point.phase, point.density).path
-    recipe = replace(read_recipe(folder), checkpoint=None)
-    return load_checkpoint(folder / MODEL, inputs(recipe).model)
+    return load_checkpoint(folder / MODEL, plain)

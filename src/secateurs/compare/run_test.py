@@ -8,7 +8,7 @@ from secateurs.compare import cell as cells
 from secateurs.compare.cell import read_point
 from secateurs.compare.grid import Arm, Grid
 from secateurs.compare.page import write_report
-from secateurs.compare.run import cell_model, claim, dense_error, points
+from secateurs.compare.run import cell_model, claim, dense_error, plain_model, points
 from secateurs.core.errors import FileError
 from secateurs.core.layers import layers
 from secateurs.models.create import create
@@ -65,8 +65,9 @@ def test_training_is_tested_before_and_after(finished):
 
 def test_chains_cut_only_what_was_left(finished):
     grid, out, found = finished
+    plain = plain_model(grid)
     half, quarter = (
-        cell_model(grid, p, out) for p in found if (p.arm, p.phase) == ("fine", "recovered")
+        cell_model(plain, grid, p, out) for p in found if (p.arm, p.phase) == ("fine", "recovered")
     )
     for a, b in zip(half.parameters(), quarter.parameters(), strict=True):
         if a.dim() > 1:
@@ -128,6 +129,7 @@ def test_the_same_cell_gives_the_same_weights(finished, tmp_path):
     again = list(points(replace(grid, arms=grid.arms[:1]), tmp_path / "again"))
     ours = [p for p in found if p.arm == "fine"]
     assert again == ours
-    a, b = cell_model(grid, ours[-1], out), cell_model(grid, ours[-1], tmp_path / "again")
+    plain = plain_model(grid)
+    a, b = (cell_model(plain, grid, ours[-1], place) for place in (out, tmp_path / "again"))
     for x, y in zip(a.parameters(), b.parameters(), strict=True):
         assert torch.equal(x, y)

@@ -1,6 +1,7 @@
 """What pruned weights take on disk: the paper's formula, its format, and our container."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,14 +10,14 @@ from torch import Tensor
 
 from secateurs.core.errors import ShapeError
 from secateurs.core.site import Site
-from secateurs.realise.coding.bits import pack
-from secateurs.realise.coding.bits import unpack as fields_of
+from secateurs.realise.coding.bits import pack, unpack
 from secateurs.realise.coding.container import encode
-from secateurs.realise.coding.gaps import from_gaps, to_gaps
 from secateurs.realise.coding.shared import Uniform
 
 WEIGHT_BITS, INDEX_BITS = 8, 4
 """The paper's: weights of 8 bits, and one relative index of 4 bits for each kept grain."""
+
+_SKIP = (1 << INDEX_BITS) - 1
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Stored:
     formula: float
     """See `ratio`."""
     grains: int
-    """8-bit grains with 4-bit gaps, fillers included: what `grains` returns, measured."""
+    """8-bit grains with 4-bit gaps, fillers included: the length of what `grains` returns."""
     container: int
     """Our file of the same 8-bit weights: the smallest that its codecs make."""
 
@@ -86,23 +87,46 @@ def eight_bits(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def grains(rows: Tensor) -> bytes:
-    """Return 4-bit gaps between kept rows, then the rows' 8-bit levels; fillers are zero rows.
+    """Return 4-bit gaps between kept rows, then the kept rows' 8-bit levels.
+
+    A field of 0 to 14 is a gap less one and leads to a row; 15 moves on by 15 and leads
+    nowhere, a filler that costs its index alone.
 
     Args:
         rows: levels, (units, size); a row of zeros is dropped.
 
-    Source: the format of Han, Mao & Dally 2016, arXiv:1510.00149, figure 2, one index for a
-    grain, as Mao et al. 2017 count it.
+    Source: one relative index a grain, as Mao et al. 2017 count it. Deviation: the fillers of
+    Han, Mao & Dally 2016 carry a zero weight each, which for a whole filter costs too much.
     """
     levels: NDArray[np.int8] = rows.numpy().astype(np.int8)
-    fields, places = to_gaps(np.asarray(levels.any(axis=1)), INDEX_BITS)
-    return pack(fields, INDEX_BITS) + levels[places].tobytes()
+    kept = np.flatnonzero(levels.any(axis=1))
+    return pack(to_fields(kept), INDEX_BITS) + levels[kept].tobytes()
 
 
-def from_grains(blob: bytes, count: int, units: int, size: int) -> Tensor:
-    """Return the rows that `grains` was given; `count` fields were written."""
-    indices = (INDEX_BITS * count + 7) // 8
-    places = from_gaps(fields_of(blob[:indices], INDEX_BITS, count, "grains"))
+def from_grains(blob: bytes, fields: int, units: int, size: int) -> Tensor:
+    """Return the rows that `grains` was given, of which it wrote so many fields."""
+    indices = (INDEX_BITS * fields + 7) // 8
+    kept = from_fields(unpack(blob[:indices], INDEX_BITS, fields, "grains"))
     rows = np.zeros((units, size), np.int8)
-    rows[places] = np.frombuffer(blob[indices:], np.int8).reshape(count, size)
+    rows[kept] = np.frombuffer(blob[indices:], np.int8).reshape(len(kept), size)
     return torch.from_numpy(rows)
+
+
+def to_fields(kept: NDArray[Any]) -> NDArray[Any]:
+    """Return the fields that lead from place to place.
+
+    >>> to_fields(np.array([1, 2, 33])).tolist()
+    [1, 0, 15, 15, 0]
+    """
+    gap = np.diff(kept, prepend=-1) - 1
+    skips = gap // _SKIP
+    fields = np.full(gap.size + int(skips.sum()), _SKIP)
+    fields[np.cumsum(skips + 1) - 1] = gap % _SKIP
+    return fields
+
+
+def from_fields(fields: NDArray[Any]) -> NDArray[Any]:
+    """Return the places that the fields lead to."""
+    places = np.cumsum(np.where(fields == _SKIP, _SKIP, fields + 1)) - 1
+    found: NDArray[Any] = places[fields != _SKIP]
+    return found

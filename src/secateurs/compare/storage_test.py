@@ -2,12 +2,11 @@ import pytest
 import torch
 from torch import nn
 
-from secateurs.compare.storage import eight_bits, from_grains, grains, ratio, stored
+from secateurs.compare.storage import eight_bits, from_grains, grains, ratio, stored, to_fields
 from secateurs.core.errors import ShapeError
 from secateurs.granularity.strided import Strided
 from secateurs.granularity.table import GRANULARITIES
 from secateurs.realise.coding.container import encode
-from secateurs.realise.coding.gaps import to_gaps
 from secateurs.realise.coding.shared import Uniform
 
 SIZES = {"element": 1, "row": 3, "kernel": 9, "filter": 8 * 9}
@@ -29,13 +28,11 @@ def cut(grain, density, seed=0):
 def test_the_format_takes_what_the_formula_says_within_its_fillers(grain, density):
     site, weight, keep = cut(grain, density)
     found = stored(site, weight)
-    fields, _ = to_gaps(keep.numpy(), 4)
+    fields = to_fields(keep.nonzero().squeeze(1).numpy())
     fillers = fields.size - int(keep.sum())
-    each = SIZES[grain] + 0.5
-    assert found.formula == pytest.approx(int(keep.sum()) * each)
-    assert found.formula + fillers * each <= found.grains < found.formula + fillers * each + 1
-    gone = site.units - int(keep.sum())
-    assert fillers <= gone / 16
+    assert found.formula == pytest.approx(int(keep.sum()) * (SIZES[grain] + 0.5))
+    assert found.formula + fillers / 2 <= found.grains < found.formula + fillers / 2 + 1
+    assert fillers <= (site.units - int(keep.sum())) / 15
 
 
 @pytest.mark.parametrize("grain", SIZES)
@@ -43,7 +40,7 @@ def test_the_format_decodes_to_what_was_stored(grain):
     site, weight, keep = cut(grain, 0.1)
     _, level = eight_bits(weight)
     rows = site.gather({"weight": level})
-    fields, _ = to_gaps(keep.numpy(), 4)
+    fields = to_fields(keep.nonzero().squeeze(1).numpy())
     back = from_grains(grains(rows), fields.size, site.units, SIZES[grain])
     assert torch.equal(back.int(), rows)
 
@@ -56,9 +53,16 @@ def test_single_elements_take_what_the_container_takes_with_the_same_codecs():
 
 
 def test_the_container_is_smaller_than_the_format():
-    site, weight, _ = cut("element", 0.1)
+    site, weight, _ = cut("element", 0.5)
     found = stored(site, weight)
     assert found.container < found.grains
+
+
+def test_a_long_gap_costs_an_index_and_no_weights():
+    rows = torch.zeros(64, 100, dtype=torch.int32)
+    rows[[0, 63]] = 7
+    assert len(grains(rows)) == 200 + 3
+    assert torch.equal(from_grains(grains(rows), 6, 64, 100).int(), rows)
 
 
 def test_layers_add_up():
