@@ -3,6 +3,7 @@
 from secateurs.methods.brain_damage import brain_damage
 from secateurs.methods.dcp import dcp
 from secateurs.methods.deep_compression import deep_compression
+from secateurs.methods.denil_redundancy import Redundancy, redundancy
 from secateurs.methods.dns import dns
 from secateurs.methods.feature_maps import chip, hrank
 from secateurs.methods.fpgm import fpgm
@@ -16,6 +17,7 @@ from secateurs.methods.lottery import lottery
 from secateurs.methods.magnitude import magnitude
 from secateurs.methods.nisp import nisp
 from secateurs.methods.obd import obd
+from secateurs.methods.particles import particles
 from secateurs.methods.random_units import random_units
 from secateurs.methods.reduce_reuse import reduce_reuse
 from secateurs.methods.rigl import rigl
@@ -23,6 +25,7 @@ from secateurs.methods.scratch import scratch
 from secateurs.methods.slimming import slimming
 from secateurs.methods.snip import snip
 from secateurs.methods.soft_filter import soft_filter
+from secateurs.methods.strided import strided
 from secateurs.methods.synflow import synflow
 from secateurs.methods.table import METHODS
 from secateurs.methods.task import Pruned, Repair, Target, Task, Train
@@ -30,6 +33,7 @@ from secateurs.methods.task import Pruned, Repair, Target, Task, Train
 __all__ = [
     "METHODS",
     "Pruned",
+    "Redundancy",
     "Repair",
     "Target",
     "Task",
@@ -51,12 +55,15 @@ __all__ = [
     "magnitude",
     "nisp",
     "obd",
+    "particles",
     "random_units",
     "reduce_reuse",
+    "redundancy",
     "rigl",
     "scratch",
     "slimming",
     "snip",
     "soft_filter",
+    "strided",
     "synflow",
 ]
