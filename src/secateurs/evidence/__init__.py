@@ -15,6 +15,7 @@ from secateurs.evidence.curvature import curvature
 from secateurs.evidence.gauss_newton import gauss_newton
 from secateurs.evidence.gradients import Loss, gradients
 from secateurs.evidence.inf_fs import inf_fs
+from secateurs.evidence.inputs import input_moments
 from secateurs.evidence.maps import map_statistics
 from secateurs.evidence.propagated import propagate
 from secateurs.evidence.recursion import recursion
@@ -30,6 +31,7 @@ __all__ = [
     "gauss_newton",
     "gradients",
     "inf_fs",
+    "input_moments",
     "map_statistics",
     "propagate",
     "recursion",

@@ -17,6 +17,7 @@ from secateurs.methods.lottery import lottery
 from secateurs.methods.magnitude import magnitude
 from secateurs.methods.nisp import nisp
 from secateurs.methods.obd import obd
+from secateurs.methods.obs import obs
 from secateurs.methods.particles import particles
 from secateurs.methods.random_units import random_units
 from secateurs.methods.reduce_reuse import reduce_reuse
@@ -55,6 +56,7 @@ __all__ = [
     "magnitude",
     "nisp",
     "obd",
+    "obs",
     "particles",
     "random_units",
     "reduce_reuse",

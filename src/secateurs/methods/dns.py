@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.core.cut import keep_top, score
-from secateurs.core.rank import kth_largest
 from secateurs.core.site import Quota, Sites
 from secateurs.criteria.magnitude import l1
 from secateurs.evidence.weights import weights
@@ -47,8 +46,8 @@ def dns(
 
     Source: Guo, Yao & Chen 2016, arXiv:1608.04493, eq. 3 and 4, algorithm 1; the factors 0.9
     and 1.1 and the constants are those of the authors' code. Deviation: the `density` rule
-    is ours. Its thresholds are such that the wanted number of weights lies above, anew at
-    every update, and the last update meets the target exactly.
+    is ours: at every update, the centre of the thresholds is the one that leaves exactly
+    the wanted number of weights.
 
     Args:
         task: model, data and training.
@@ -86,11 +85,9 @@ def dns(
         scores = score(place.sites, l1, weight=weights(model))
         keep = quota(place, scores, target, ranking, named(densities, place.sites))
 
-    def centre(name: str, size: Tensor, step: int) -> Tensor | float:
-        if not keep:
-            return centres[name]
+    def places(name: str, units: int, step: int) -> int:
         done = cubic(min(1.0, step / (reach * last))) if reach * last else 1.0
-        return kth_largest([size], round(size.numel() - done * (size.numel() - keep[name])))
+        return round(units - done * (units - keep[name]))
 
     members = [name for names in layers.values() for name in names]
     whole = {n: torch.ones_like(weights(model)[n], dtype=torch.bool) for n in members}
@@ -105,11 +102,14 @@ def dns(
                 if step < last and chance(task.seed, step, i) >= often:
                     continue
                 size = values[name].abs()
-                middle = centre(name, size, step)
-                for n in names:
-                    changed[n] = hysteresis(values[n].abs(), kept[n], middle)
-                if keep and step == last:
-                    changed[name] = keep_top(size.flatten(), keep[name]).view_as(size)
+                if keep:
+                    wanted = places(name, size.numel(), step)
+                    changed[name], centre = most(size, kept[name], wanted)
+                else:
+                    centre = centres[name]
+                    changed[name] = hysteresis(size, kept[name], centre)
+                for n in names[1:]:
+                    changed[n] = hysteresis(values[n].abs(), kept[n], centre)
             if changed:
                 held.update({**kept, **changed})
 
@@ -128,6 +128,19 @@ def hysteresis(size: Tensor, kept: Tensor, centre: Tensor | float) -> Tensor:
     Source: Guo et al. 2016, eq. 3.
     """
     return (size >= SPLICE * centre) | (kept & (size >= CUT * centre))
+
+
+def most(size: Tensor, kept: Tensor, keep: int) -> tuple[Tensor, float]:
+    """Apply the thresholds whose centre leaves exactly `keep` weights: → (bool, centre).
+
+    >>> most(torch.tensor([1.0, 1.1, 3.0]), torch.tensor([True, False, False]), 2)[0]
+    tensor([ True, False,  True])
+    """
+    # A kept weight stays from 0.9 times the centre, another comes from 1.1 times: divided by
+    # these, both are compared with the centre itself.
+    against = (size / torch.where(kept, CUT, SPLICE)).flatten()
+    marked = keep_top(against, keep)
+    return marked.view_as(kept), float(against[marked].min())
 
 
 def moments(

@@ -7,7 +7,7 @@ from torch import Generator, nn
 
 from secateurs.core.errors import PruneError, UnknownNameError
 from secateurs.data.load import from_loaders
-from secateurs.methods.dns import dns, hysteresis, moments
+from secateurs.methods.dns import dns, hysteresis, moments, most
 from secateurs.methods.task import Target, Task
 from secateurs.recovery.settings import Trainer
 from secateurs.runs.stages import Recovery, Stages
@@ -42,6 +42,15 @@ def test_a_weight_goes_and_returns_only_across_both_thresholds():
         kept = hysteresis(torch.tensor([size]), kept, 1.0)
         seen.append(int(kept))
     assert seen == [1, 1, 0, 0, 1]
+
+
+def test_exact_counts_are_those_of_the_thresholds_around_their_centre():
+    size = torch.rand(200, generator=Generator().manual_seed(0))
+    kept = torch.rand(200, generator=Generator().manual_seed(1)) < 0.3
+    for keep in (1, 40, 199):
+        marked, centre = most(size, kept, keep)
+        assert int(marked.sum()) == keep
+        assert torch.equal(marked, hysteresis(size, kept, centre * (1 - 1e-6)))
 
 
 def test_a_masked_weight_moves_by_the_gradient_it_would_have(tmp_path):

@@ -21,6 +21,7 @@ from secateurs.methods.lottery import lottery
 from secateurs.methods.magnitude import magnitude
 from secateurs.methods.nisp import nisp
 from secateurs.methods.obd import obd
+from secateurs.methods.obs import obs
 from secateurs.methods.particles import particles
 from secateurs.methods.planned import planned
 from secateurs.methods.random_units import random_units
@@ -66,6 +67,7 @@ METHODS: dict[str, Method] = {
     "rigl": rigl,
     "brain_damage": brain_damage,
     "dcp": dcp,
+    "obs": obs,
 }
 
 
