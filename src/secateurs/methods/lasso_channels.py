@@ -1,6 +1,7 @@
 """Choose input channels by the LASSO, and fit what is left by least squares."""
 
 import copy
+import warnings
 from typing import cast
 
 import torch
@@ -143,6 +144,7 @@ def lasso(gram: Tensor, moment: Tensor, penalty: float) -> Tensor:
 
     Uses scikit-learn on a square root of `gram`, which has as many rows as units.
     """
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import Lasso
 
     values, vectors = torch.linalg.eigh(gram.double())
@@ -152,9 +154,11 @@ def lasso(gram: Tensor, moment: Tensor, penalty: float) -> Tensor:
     root = values[solid].sqrt()
     x = (vectors[:, solid] * root).T
     y = (vectors[:, solid].T @ moment.double()) / root
-    fit = Lasso(
-        alpha=max(penalty, 1e-300) / len(x), fit_intercept=False, max_iter=5000, tol=1e-6
-    ).fit(x.numpy(), y.numpy())
+    solver = Lasso(alpha=max(penalty, 1e-300) / len(x), fit_intercept=False, tol=1e-6)
+    with warnings.catch_warnings():
+        # At penalties near zero the descent creeps; a rough answer is enough to bisect.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fit = solver.fit(x.numpy(), y.numpy())
     beta = torch.from_numpy(fit.coef_)
     # Twins share a coefficient up to rounding; the one that got none should read as none.
     return torch.where(beta.abs() > 1e-5 * beta.abs().max(), beta, 0.0)
