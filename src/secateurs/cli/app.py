@@ -46,12 +46,9 @@ def options(
 
 
 def main() -> None:
-    """Run the command line: 0 when done, 2 for what the user can mend, 130 when interrupted."""
+    """Run the command line: 0 when done, 2 for what the user can mend."""
     try:
         app()
     except PruneError as error:
         err.print(f"secateurs: {error}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        err.print("secateurs: interrupted; the same command with --resume goes on")
-        sys.exit(130)

@@ -3,6 +3,7 @@ import sys
 
 import pytest
 
+from secateurs.cli import jobs
 from secateurs.cli.app import main
 
 PRUNE = ["prune", "digits_cnn", "--data", "digits", "--dense-epochs", "1"]
@@ -97,3 +98,13 @@ def test_bad_input_is_one_sentence_and_exit_code_2(call, tmp_path, words, says):
     code, _, err = call(*(w.format(tmp_path) for w in words))
     assert code == 2
     assert says in " ".join(err.split())
+
+
+def test_an_interrupted_run_says_how_to_go_on(call, tmp_path, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(jobs, "run", interrupted)
+    code, _, err = call("demo", "--out", str(tmp_path / "run"))
+    assert code == 130
+    assert "the same command with --resume goes on" in err

@@ -176,8 +176,12 @@ def bench(
 
 
 def _run(recipe: Recipe, out: Path, resume: bool) -> Report:
-    with show.saying() as say:
-        report = run(stamped(recipe, version("secateurs")), out, resume=resume, say=say)
+    try:
+        with show.saying() as say:
+            report = run(stamped(recipe, version("secateurs")), out, resume=resume, say=say)
+    except KeyboardInterrupt:
+        show.err.print(f"interrupted; the same command with --resume goes on in {out}")
+        raise typer.Exit(130) from None
     show.results(report)
     show.out.print(f"Report: {out / 'report.html'}", highlight=False)
     return report
