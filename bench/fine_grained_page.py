@@ -31,8 +31,8 @@ WHY = {
 papers', because they learn at a higher rate that falls to zero by a cosine; the papers' rate
 falls slowly. The distance between dense and pruned is what to compare.
 """,
-    "han": """`han` shares a twelfth of the weights among the layers by their sensitivity scans, in two
-rounds of few epochs; the paper chose thresholds by hand and retrained for longer.
+    "han": """`han` shares a twelfth of the weights among the layers by their sensitivity scans,
+in two rounds of few epochs; the paper chose thresholds by hand and retrained for longer.
 """,
     "dns": """`dns` runs by its target-density form, at the densities of the models its authors
 released (53.5 and 108 times fewer), with about half of their steps.
