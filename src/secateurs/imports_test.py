@@ -28,7 +28,8 @@ MAY_IMPORT = (
     | {"testing": GROUND | SERVANTS | EQUATION}
     | {"methods": GROUND | SERVANTS | EQUATION}
     | {"runs": GROUND | SERVANTS | EQUATION | {"methods"}}
-    | dict.fromkeys(("compare", "cli"), GROUND | SERVANTS | EQUATION | {"methods", "runs"})
+    | {"compare": GROUND | SERVANTS | EQUATION | {"methods", "runs"}}
+    | {"cli": GROUND | SERVANTS | EQUATION | {"methods", "runs", "compare"}}
 )
 
 HEAVY = {
@@ -98,7 +99,8 @@ def complaints(path, source):
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_no_arrow_points_up_or_sideways(path):
     if path == ROOT / "__init__.py":
-        assert list(imported(path.read_text())) == []
+        offered = {package_of(module, name) for _, module, name in imported(path.read_text())}
+        assert offered <= GROUND | SERVANTS | EQUATION
         return
     assert list(complaints(path, path.read_text())) == []
 

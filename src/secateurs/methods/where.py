@@ -135,4 +135,5 @@ def _to_cost(place: Where, scores: Scores, target: Target) -> Quota:
         return found.macs if target.kind == "macs" else found.parameters
 
     limit = int(target.fraction * cost({}))
-    return to_cost(place.sites, scores, cost, limit, normalise="mean")
+    # In a small network one channel may cost several per cent of the whole.
+    return to_cost(place.sites, scores, cost, limit, tolerance=0.05, normalise="mean")

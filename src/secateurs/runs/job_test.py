@@ -134,6 +134,7 @@ def test_a_checkpoint_prunes_without_training_first(finished, tmp_path):
         ({"model": "digits_cmm"}, UnknownNameError, "did you mean digits_cnn"),
         ({"data": "dogs"}, UnknownNameError, "unknown data 'dogs'"),
         ({"model": "lenet5"}, ShapeError, "lenet5.*does not take the images"),
+        ({"cuts": (TINY, CHANNELS)}, PruneError, "two cuts of one run are called"),
         ({"cuts": (TINY,)}, BudgetError, "can be reached"),
         ({"cuts": (ATOM,)}, UnknownNameError, "unknown granularity 'atom'"),
         ({"cuts": (Cut("shrink"),)}, UnknownNameError, "unknown method 'shrink'"),

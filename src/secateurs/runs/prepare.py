@@ -35,6 +35,12 @@ def prepare(recipe: Recipe) -> Job:
     """
     for cut in recipe.cuts:
         method(cut.method, cut.options)
+    labels = [cut.label for cut in recipe.cuts]
+    if len(set(labels)) < len(labels):
+        raise PruneError(
+            f"two cuts of one run are called {max(labels, key=labels.count)!r}, and their files "
+            "would overwrite each other; run them into two folders"
+        )
     if recipe.cuts and recipe.checkpoint is None and not recipe.pretrained and not recipe.dense:
         raise PruneError(
             f"pruning needs a trained {recipe.model}; pass --checkpoint FILE or --pretrained, "

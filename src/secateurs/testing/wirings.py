@@ -315,7 +315,7 @@ WIRINGS: dict[str, Wiring] = {
         axes=("scale:0",),
     ),
     "buffer": Wiring(
-        _stem(lambda m, x: x * m.level[:, None, None], level=torch.rand(8) + 1),
+        _stem(lambda m, x: x * m.level[:, None, None], level=torch.linspace(1, 2, 8)),
         image(),
         8,
         axes=("level:0",),
