@@ -1,5 +1,8 @@
 """Laws over random networks: what is removed changes nothing but itself."""
 
+import random
+
+import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,8 +18,11 @@ from secateurs.graph.units import legal
 from secateurs.testing.random_nets import STEPS, RandomNet
 
 EXAMPLE = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(5))
-STEP = st.tuples(st.sampled_from(sorted(STEPS)), st.integers(0, 11))
+NAMES = sorted(STEPS)
+STEP = st.tuples(st.sampled_from(NAMES), st.integers(0, 11))
 NETS = st.lists(STEP, min_size=1, max_size=6)
+NUMBER, CHUNKS = 500, 10
+"""Networks, the same in every run, and tests that share them."""
 
 
 def random_decision(graph, generator):
@@ -29,11 +35,23 @@ def random_decision(graph, generator):
     return decision
 
 
-@settings(
-    max_examples=500, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
-)
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_removing_random_units_equals_holding_them_at_zero(chunk):
+    for seed in range(chunk, NUMBER, CHUNKS):
+        draw = random.Random(seed)
+        steps = [(draw.choice(NAMES), draw.randrange(12)) for _ in range(draw.randint(1, 6))]
+        holds(steps, heads=draw.random() < 0.5, seed=seed)
+
+
+@pytest.mark.slow
+@settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(NETS, st.booleans(), st.integers(0, 1000))
-def test_removing_random_units_equals_holding_them_at_zero(steps, heads, seed):
+def test_removing_units_of_ever_new_networks_equals_holding_them_at_zero(steps, heads, seed):
+    holds(steps, heads=heads, seed=seed)
+
+
+def holds(steps, *, heads, seed):
+    told = f"RandomNet({steps}, seed={seed}), heads={heads}"
     generator = torch.Generator().manual_seed(seed)
     net = RandomNet(steps, seed=seed)
     graph = wire(
@@ -48,10 +66,10 @@ def test_removing_random_units_equals_holding_them_at_zero(steps, heads, seed):
     small = rewrite(graph, safe)
     (got,) = tensors(run_double(small, EXAMPLE))
     (right,) = tensors(reference(graph, safe, EXAMPLE))
-    torch.testing.assert_close(got, right, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(got, right, rtol=1e-8, atol=1e-8, msg=lambda m: f"{told}: {m}")
     if bool((safe == removed).all()):
-        assert predicted.parameters == parameters_left(graph, small)
-        assert predicted.macs == counted(small)
+        assert predicted.parameters == parameters_left(graph, small), told
+        assert predicted.macs == counted(small), told
 
 
 def parameters_left(graph, small):
