@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from secateurs.cli import jobs, looking
+from secateurs.cli import comparing, jobs, looking
 from secateurs.cli.show import err
 from secateurs.core.errors import PruneError
 
@@ -21,6 +21,7 @@ app = typer.Typer(
 app.command("demo")(jobs.demo)
 app.command("train")(jobs.train)
 app.command("prune")(jobs.prune)
+app.command("compare")(comparing.compare)
 app.command("bench")(jobs.bench)
 app.command("inspect")(looking.inspect)
 app.command("plan")(looking.plan)
