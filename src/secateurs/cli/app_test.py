@@ -57,6 +57,13 @@ def test_inspect_says_what_can_go_and_what_stays_and_why(call):
     assert "output" in out
 
 
+def test_inspect_says_how_predictable_the_weights_are(call):
+    code, out, _ = call("inspect", "digits_cnn", "--redundancy")
+    assert code == 0
+    shown = out.partition("predicted")[2].partition("can be removed")[0]
+    assert shown.count("%") >= 4
+
+
 def test_a_plan_is_written_edited_and_carried_out(call, tmp_path):
     place = tmp_path / "plan.json"
     code, out, _ = call("plan", "digits_cnn", "--density", "0.5", "--out", str(place))

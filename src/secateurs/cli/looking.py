@@ -21,11 +21,13 @@ from secateurs.graph.trace import trace
 from secateurs.measure.compute import macs_by_layer
 from secateurs.measure.human import count, size
 from secateurs.measure.size import parameters
+from secateurs.methods.denil_redundancy import redundancy
 from secateurs.methods.table import METHODS, method, options_of
 from secateurs.methods.where import REMOVED, quota, where
 from secateurs.models.create import create, input_shape
 from secateurs.realise.plan import plan as make_plan
 from secateurs.realise.plan import save_plan
+from secateurs.realise.state import load_state
 
 IMAGES = 2
 """Images in the example: of one alone, batch norms in training mode cannot be traced."""
@@ -48,14 +50,25 @@ def inspect(
     model: Model,
     input: Shape = None,
     classes: Annotated[int | None, typer.Option(help="Outputs, where they can vary.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Trained weights: .safetensors, or a .pt state dict.")
+    ] = None,
+    with_redundancy: Annotated[
+        bool,
+        typer.Option("--redundancy", help="Also say how predictable each layer's weights are."),
+    ] = False,
 ) -> None:
     """List a model's layers and what of it can be removed, what cannot, and why.
 
     Example: `secateurs inspect torchvision:resnet18 --input 3,64,64`
     """
     net = create(model, classes=classes).eval()
+    if checkpoint is not None:
+        load_state(net, checkpoint)
     example = _example(model, input)
     _layers(net, example)
+    if with_redundancy:
+        _redundancy(net)
     with show.waiting(f"tracing {model}"):
         graph = trace(net, example)
     _buckets(graph)
@@ -148,6 +161,14 @@ def _layers(net: nn.Module, example: Tensor) -> None:
         lines.append((name, type(module).__name__, shape, count(own), count(work.get(path))))
     total = f"{count(parameters(net))} parameters, {count(sum(work.values()))} MACs per image"
     show.table(("weight", "layer", "shape", "parameters", "MACs"), lines, title=total)
+
+
+def _redundancy(net: nn.Module) -> None:
+    found = redundancy(net)
+    lines = [(name, f"{100 * r.predicted:.0f} %") for name, r in found.items()]
+    share = 100 * next(iter(found.values())).fraction if found else 25
+    title = f"How much of the hidden weights follows from {share:.0f} % of them (random: 0 %)"
+    show.table(("weight", "predicted"), lines, title=title)
 
 
 def _buckets(graph: Graph) -> None:
