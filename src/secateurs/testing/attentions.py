@@ -151,6 +151,57 @@ class Windows(nn.Module):
         return out
 
 
+class InterleavedRotary(nn.Module):
+    """Rotary positions in pairs, from one table of sines and cosines for every head."""
+
+    table: Tensor
+
+    def __init__(self, dim: int, heads: int, width: int, tokens: int) -> None:
+        """`width` must be even."""
+        super().__init__()
+        self.inner = FusedAttention(dim, heads, width)
+        angle = torch.arange(tokens)[:, None] * 0.1 ** torch.arange(width // 2)
+        angle = angle.repeat_interleave(2, -1)
+        self.register_buffer("table", torch.cat([angle.sin(), angle.cos()], -1))
+        self.first = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, tokens, dim) → the same."""
+        b, n, _ = x.shape
+        inner = self.inner
+        qkv = inner.qkv(self.first(x)).reshape(b, n, 3, inner.heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind(0)
+        sin, cos = self.table.chunk(2, -1)
+        q, k = (
+            t * cos + torch.stack([-t[..., 1::2], t[..., ::2]], -1).reshape(t.shape) * sin
+            for t in (q, k)
+        )
+        scores = torch.softmax(q @ k.transpose(2, 3) * inner.width**-0.5, -1)
+        out: Tensor = inner.proj((scores @ v).transpose(1, 2).reshape(b, n, -1))
+        return out
+
+
+class CosineAttention(nn.Module):
+    """Queries and keys of length one, a learned temperature per head, as in Swin v2."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        """Heads of dim // heads each."""
+        super().__init__()
+        self.inner = FusedAttention(dim, heads, dim // heads)
+        self.scale = nn.Parameter(torch.full((heads, 1, 1), 10.0).log())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, tokens, dim) → the same."""
+        b, n, _ = x.shape
+        inner = self.inner
+        qkv = inner.qkv(x).reshape(b, n, 3, inner.heads, inner.width).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind(0)
+        scores = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(2, 3)
+        scores = scores * self.scale.clamp(max=4.6).exp()
+        out: Tensor = inner.proj((scores.softmax(-1) @ v).transpose(1, 2).reshape(b, n, -1))
+        return out
+
+
 def _rotated(x: Tensor) -> Tensor:
     a, b = x.chunk(2, -1)
     return torch.cat([-b, a], -1)

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from secateurs.core.example import Example
 from secateurs.testing.attentions import (
+    CosineAttention,
     FusedAttention,
     GroupedQueryAttention,
+    InterleavedRotary,
     PackedAttention,
     RelativeBias,
     Rotary,
@@ -367,6 +369,8 @@ WIRINGS: dict[str, Wiring] = {
     "packed_attention": Wiring(lambda: PackedAttention(16, 2), rows(2, 5, 16), 32),
     "grouped_query": Wiring(lambda: GroupedQueryAttention(16, 4, 2, 8), rows(2, 5, 16), 32),
     "rotary": Wiring(lambda: Rotary(16, 2, 8), rows(2, 5, 16), 20),
+    "interleaved_rotary": Wiring(lambda: InterleavedRotary(16, 2, 8, 5), rows(2, 5, 16), 20),
+    "cosine_attention": Wiring(lambda: CosineAttention(16, 2), rows(2, 5, 16), 16),
     "relative_bias": Wiring(
         lambda: RelativeBias(16, 2, 5), rows(2, 5, 16), 32, ("indexed by number",)
     ),
