@@ -21,7 +21,7 @@ EXAMPLE = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(5))
 NAMES = sorted(STEPS)
 STEP = st.tuples(st.sampled_from(NAMES), st.integers(0, 11))
 NETS = st.lists(STEP, min_size=1, max_size=6)
-NUMBER, CHUNKS = 200, 8
+NUMBER, CHUNKS = 500, 20
 """Networks, the same in every run, and tests that share them."""
 
 
