@@ -7,7 +7,6 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from secateurs.budget.cost import to_cost
 from secateurs.budget.normalise import Normalise
 from secateurs.budget.ranked import ranked_together
 from secateurs.budget.uniform import uniform
@@ -15,18 +14,13 @@ from secateurs.core.example import Example
 from secateurs.core.layers import layers
 from secateurs.core.site import Decision, Quota, Scores, Sites
 from secateurs.granularity.coupled import Coupled, channels
-from secateurs.graph.cost import predict
 from secateurs.graph.graph import Graph
 from secateurs.graph.trace import trace
 from secateurs.methods.task import Target
-from secateurs.methods.where import check
+from secateurs.methods.where import check, places, to_target
 
 Share = Literal["uniform", "global"]
 """Keep the same fraction of every site, or rank the units of all sites together."""
-
-_TOLERANCE = 0.05
-"""How far below a target the nearest whole channels may be; one channel of a thin stream is
-several percent of a small network."""
 
 
 @dataclass(frozen=True)
@@ -88,35 +82,8 @@ def share(
             return uniform(place.sites, target.fraction)
         return ranked_together(place.sites, scores, target.fraction, normalise=normalise)
 
-    def cost(decision: Decision) -> int:
-        found = predict(place.graph, decision)
-        return found.macs if target.kind == "macs" else found.parameters
-
-    limit = int(target.fraction * cost({}))
-    if how == "uniform":
-        # Ranked together by their place within the site, all sites shrink alike.
-        return to_cost(place.sites, places(place.sites, scores), cost, limit, tolerance=_TOLERANCE)
-    return to_cost(place.sites, scores, cost, limit, tolerance=_TOLERANCE, normalise=normalise)
-
-
-def places(sites: Sites, scores: Scores) -> dict[str, Tensor]:
-    """Replace scores by their rank within the pool, from just above 0 to 1 for the best.
-
-    >>> class One:
-    ...     units, among = 4, None
-    >>> places({"a": One()}, {"a": torch.tensor([3., 1., 1., 2.])})["a"]
-    tensor([1.0000, 0.5000, 0.2500, 0.7500], dtype=torch.float64)
-    """
-    return {name: _places(scores[name], site.among) for name, site in sites.items()}
-
-
-def _places(scores: Tensor, among: int | None) -> Tensor:
-    pools = scores.view(-1, among or scores.numel())
-    order = pools.argsort(dim=1, descending=True, stable=True)
-    steps = torch.arange(pools.shape[1], 0, -1, device=scores.device, dtype=torch.float64)
-    ranks = torch.empty(pools.shape, dtype=torch.float64, device=scores.device)
-    ranks.scatter_(1, order, (steps / pools.shape[1]).expand_as(ranks))
-    return ranks.view(-1)
+    alike = how == "uniform"
+    return to_target(place.sites, place.graph, scores, target, alike=alike, normalise=normalise)
 
 
 @dataclass(frozen=True)

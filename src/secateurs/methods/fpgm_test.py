@@ -6,9 +6,10 @@ from secateurs.core.errors import BudgetError
 from secateurs.evidence.weights import weights
 from secateurs.granularity.coupled import channels
 from secateurs.graph.trace import trace
-from secateurs.methods.channels import Channels, agreement, filters, places, removable, share
+from secateurs.methods.channels import Channels, agreement, filters, removable, share
 from secateurs.methods.fpgm import fpgm, mixed
 from secateurs.methods.task import Target, Task
+from secateurs.methods.where import places
 from secateurs.models.create import create
 from secateurs.models.digits import DigitsCNN
 

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from secateurs.budget.cost import to_cost
 from secateurs.budget.erk import Shaped, erk
+from secateurs.budget.normalise import Normalise
 from secateurs.budget.ranked import lamp, ranked_together
 from secateurs.budget.uniform import each
 from secateurs.core.errors import BudgetError, UnknownNameError
@@ -23,6 +24,9 @@ from secateurs.methods.task import Target
 
 REMOVED = "out_channel"
 """The granularity whose units are coupled through the network and removed physically."""
+
+_TOLERANCE = 0.05
+"""In a small network one channel may cost several per cent of the whole."""
 
 Ranking = Literal["uniform", "global", "lamp", "erk"]
 
@@ -74,7 +78,9 @@ def quota(
     """
     check("ranking", ranking, get_args(Ranking))
     if target.kind != "density":
-        return _to_cost(place, scores, target)
+        return to_target(
+            place.sites, _wired(place, target), scores, target, alike=ranking == "uniform"
+        )
     if ranking == "global":
         return ranked_together(place.sites, scores, target.fraction, normalise="mean")
     if ranking == "lamp":
@@ -118,22 +124,64 @@ def reachable(place: Where, target: Target) -> None:
     """Raise `BudgetError` unless some choice of units meets the target."""
     if target.kind != "density":
         order = {name: torch.arange(site.units, 0.0, -1) for name, site in place.sites.items()}
-        _to_cost(place, order, target)
+        to_target(place.sites, _wired(place, target), order, target, alike=True)
 
 
-def _to_cost(place: Where, scores: Scores, target: Target) -> Quota:
-    graph = place.graph
-    if graph is None:
+def _wired(place: Where, target: Target) -> Graph:
+    """Return the graph, without which only masks are left."""
+    if place.graph is None:
         raise BudgetError(
             f"masks leave parameters and MACs as they are, so --{target.kind} "
             f"{target.fraction:g} cannot be met by them; use --density, or "
             f"--granularity {REMOVED}"
         )
+    return place.graph
+
+
+def to_target(
+    sites: Sites,
+    graph: Graph,
+    scores: Scores,
+    target: Target,
+    *,
+    alike: bool,
+    normalise: Normalise = "mean",
+) -> Quota:
+    """Say how many channels of every site stay to meet a target of parameters or MACs.
+
+    `alike` shrinks all sites alike, as nearly as whole channels allow; else all are ranked
+    together after `normalise` has made them comparable.
+
+    Raises:
+        BudgetError: the target cannot be met; names the reachable range.
+    """
 
     def cost(decision: Decision) -> int:
         found = predict(graph, decision)
         return found.macs if target.kind == "macs" else found.parameters
 
     limit = int(target.fraction * cost({}))
-    # In a small network one channel may cost several per cent of the whole.
-    return to_cost(place.sites, scores, cost, limit, tolerance=0.05, normalise="mean")
+    if alike:
+        # Ranked together by their place within the site, all sites shrink alike.
+        return to_cost(sites, places(sites, scores), cost, limit, tolerance=_TOLERANCE)
+    return to_cost(sites, scores, cost, limit, tolerance=_TOLERANCE, normalise=normalise)
+
+
+def places(sites: Sites, scores: Scores) -> dict[str, Tensor]:
+    """Replace scores by their rank within the pool, from just above 0 to 1 for the best.
+
+    >>> class One:
+    ...     units, among = 4, None
+    >>> places({"a": One()}, {"a": torch.tensor([3., 1., 1., 2.])})["a"]
+    tensor([1.0000, 0.5000, 0.2500, 0.7500], dtype=torch.float64)
+    """
+    return {name: _places(scores[name], site.among) for name, site in sites.items()}
+
+
+def _places(scores: Tensor, among: int | None) -> Tensor:
+    pools = scores.view(-1, among or scores.numel())
+    order = pools.argsort(dim=1, descending=True, stable=True)
+    steps = torch.arange(pools.shape[1], 0, -1, device=scores.device, dtype=torch.float64)
+    ranks = torch.empty(pools.shape, dtype=torch.float64, device=scores.device)
+    ranks.scatter_(1, order, (steps / pools.shape[1]).expand_as(ranks))
+    return ranks.view(-1)
