@@ -26,7 +26,7 @@ def call(monkeypatch, capsys):
     return lambda *words: secateurs(monkeypatch, capsys, *words)
 
 
-COMMANDS = ("demo", "train", "prune", "compare", "bench", "inspect", "plan", "methods")
+COMMANDS = ("demo", "train", "prune", "compare", "bench", "unpack", "inspect", "plan", "methods")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
