@@ -172,6 +172,11 @@ class Job:
                     f"the model does not run on the example in float64: {error}; "
                     "proving a smaller model needs an example that runs"
                 ) from error
+        if not any(bool(t.isfinite().any()) for t in outputs):
+            raise StructureError(
+                "nothing can be proved on this example: the masked model returns no finite number; "
+                "check the weights, or pass an input of the right scale"
+            )
         graph = replace(graph, module=program)
         return cls(Original(model, masked, graph, mask, example, _TOLERANCE), outputs)
 

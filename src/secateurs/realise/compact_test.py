@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from secateurs.core.errors import StructureError
 from secateurs.core.example import arguments, call, floats, tensors
 from secateurs.core.mask import Mask
 from secateurs.graph.trace import trace
@@ -236,3 +237,12 @@ def test_half_precision_weights_stay_half():
     assert {p.dtype for p in small.model.parameters()} == {torch.bfloat16}
     assert small.model(x.bfloat16()).dtype == torch.bfloat16
     assert tensors(floats(x, torch.float64))[0].dtype == torch.float64
+
+
+def test_outputs_without_a_finite_number_prove_nothing():
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    nn.init.constant_(net[2].bias, float("nan"))
+    x = torch.randn(3, 4)
+    mask = {"0.weight": torch.ones(6, 4, dtype=torch.bool)}
+    with pytest.raises(StructureError, match="returns no finite number"):
+        compact(net, trace(net, x), Mask(mask), x)
