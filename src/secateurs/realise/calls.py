@@ -144,8 +144,9 @@ def _distance(found: Tensor, wanted: Tensor) -> float:
     if not torch.equal(found.isfinite(), wanted.isfinite()):
         return float("inf")
     finite = wanted.isfinite()
+    if not bool(finite.any()):
+        # Infinities may agree; NaN agrees with nothing, so it proves nothing.
+        return 0.0 if torch.equal(found, wanted) else float("inf")
     found, wanted = found[finite], wanted[finite]
-    if wanted.numel() == 0:
-        return 0.0
     spread = float(wanted.std(correction=0)) or float(wanted.abs().max()) or 1.0
     return float((found - wanted).abs().max()) / spread

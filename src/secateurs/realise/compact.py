@@ -172,11 +172,6 @@ class Job:
                     f"the model does not run on the example in float64: {error}; "
                     "proving a smaller model needs an example that runs"
                 ) from error
-        if not any(bool(t.isfinite().any()) for t in outputs):
-            raise StructureError(
-                "nothing can be proved on this example: the masked model returns no finite number; "
-                "check the weights, or pass an input of the right scale"
-            )
         graph = replace(graph, module=program)
         return cls(Original(model, masked, graph, mask, example, _TOLERANCE), outputs)
 
@@ -253,7 +248,10 @@ def _without_offenders(job: Job, removed: Tensor) -> tuple[Attempt, list[PutBack
     back: list[PutBack] = []
     best = job.attempt(torch.zeros_like(removed))
     if best.problem is not None:
-        raise StructureError(f"even the unpruned copy fails its proof: {best.problem}")
+        raise StructureError(
+            f"even the unpruned copy fails its proof: {best.problem}; "
+            "check that the model returns finite numbers on the example, the same each time"
+        )
 
     def add(good: Attempt, group: list[str]) -> Attempt:
         wanted = good.removed.clone()

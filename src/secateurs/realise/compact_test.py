@@ -244,5 +244,5 @@ def test_outputs_without_a_finite_number_prove_nothing():
     nn.init.constant_(net[2].bias, float("nan"))
     x = torch.randn(3, 4)
     mask = {"0.weight": torch.ones(6, 4, dtype=torch.bool)}
-    with pytest.raises(StructureError, match="returns no finite number"):
+    with pytest.raises(StructureError, match="check that the model returns finite numbers"):
         compact(net, trace(net, x), Mask(mask), x)
