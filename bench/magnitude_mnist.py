@@ -74,7 +74,7 @@ def page(reports: dict[int, Report]) -> str:
         "error rate of 1.7 % on 10,000 images is 0.13 points.\n\n"
         f"{aligned(lines)}\n\n"
         "Paper: Han et al. 2015, arXiv:1506.02626, table 1 (iterative, over more epochs).\n\n"
-        "The zeros alone make neither file nor run time smaller: "
+        "The zeros alone make neither the plain file nor the run time smaller: "
         f"{reports[min(reports)].rows[1].speedup.verdict} on dense kernels.\n\n"
         f"Made by `{COMMAND}`.\n"
     )
