@@ -83,6 +83,7 @@ def test_a_plan_is_written_edited_and_carried_out(call, tmp_path):
     [
         (["inspect", "resnet21"], "unknown model 'resnet21'; did you mean"),
         (["inspect", "lenet5", "--input", "x"], "--input 'x' is not a shape"),
+        (["plan", "digits_cnn", "--density", "1", "--out", "/dev/null/p"], "cannot write"),
         (["methods", "magic"], "unknown method 'magic'"),
         (["bench", "nowhere"], "'nowhere' holds no run"),
         ([*PRUNE, "--out", "{}/r"], "exactly one of --density, --macs, --params"),

@@ -25,6 +25,9 @@ def unpack(
 
     Example: `secateurs unpack demo-run/magnitude-element.secz --out weights.safetensors`
     """
+    if out is not None and (out.exists() or not out.parent.is_dir()):
+        why = "is there already" if out.exists() else "lies in no folder that exists"
+        raise FileError(f"{str(out)!r} {why}; choose another --out")
     contents = read(file)
     lines = ledger(file.read_bytes())
     rows = [
@@ -39,8 +42,6 @@ def unpack(
     total = sum(line.bytes for line in lines)
     show.table(("tensor", "weights kept", "dense", *PARTS), rows, title=f"{file}: {total} bytes")
     if out is not None:
-        if out.exists():
-            raise FileError(f"{str(out)!r} is there already; choose another --out")
         state = {name: t.clone().contiguous() for name, t in contents.state().items()}
         partial = out.with_name(f".{out.name}.part")
         save_file(state, partial)

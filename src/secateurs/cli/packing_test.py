@@ -23,6 +23,8 @@ def test_a_damaged_or_missing_file_and_a_file_in_the_way_are_refused(call, tmp_p
     write(packed, STATE, {})
     code, _, err = call("unpack", str(packed), "--out", str(packed))
     assert (code, "is there already" in err) == (2, True)
+    code, _, err = call("unpack", str(packed), "--out", str(tmp_path / "no" / "m.safetensors"))
+    assert (code, "lies in no folder that exists" in err) == (2, True)
     packed.write_bytes(packed.read_bytes()[:-3])
     assert call("unpack", str(packed))[0] == 2
     assert call("unpack", str(tmp_path / "gone.secz"))[0] == 2

@@ -6,7 +6,6 @@ Applying returns a new model and leaves the old one alone, so undoing is keeping
 
 import fnmatch
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from secateurs.core.example import Example
 from secateurs.core.site import Scores
 from secateurs.graph.cost import predict
 from secateurs.graph.graph import Graph
+from secateurs.measure.report import write_whole
 from secateurs.realise.compact import Compacted, compact
 from secateurs.realise.shrink import all_tensors, kept_axes, small_shape
 from secateurs.realise.units import mask_of
@@ -158,12 +158,12 @@ def apply(
 
 
 def save_plan(plan: Plan, path: str | Path) -> None:
-    """Write a plan as JSON; `keep` of every line may be edited there."""
-    path = Path(path)
-    content = {"format": FORMAT, "version": VERSION, **asdict(plan)}
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    partial.write_text(json.dumps(content, indent=1))
-    os.replace(partial, path)
+    """Write a plan as JSON; `keep` of every line may be edited there.
+
+    Raises:
+        FileError: the file cannot be written.
+    """
+    write_whole(path, json.dumps({"format": FORMAT, "version": VERSION, **asdict(plan)}, indent=1))
 
 
 def load_plan(path: str | Path) -> Plan:
