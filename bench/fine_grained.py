@@ -40,7 +40,9 @@ from secateurs.runs.stages import Recovery, Stages
 
 _SGD = Trainer(nesterov=False, weight_decay=5e-4)
 """Momentum 0.9, cosine to zero; batches of 64, as in the papers' recipe."""
-DENSE = {"lenet300": replace(_SGD, epochs=20, lr=0.05), "lenet5": replace(_SGD, epochs=10, lr=0.03)}
+_LAST = replace(_SGD, channels_last=True)
+"""A convolution of 20 or 50 channels takes half the time when channels lie innermost."""
+DENSE = {"lenet300": replace(_SGD, epochs=20, lr=0.05), "lenet5": replace(_LAST, epochs=8, lr=0.03)}
 HAN = {
     "lenet300": replace(_SGD, epochs=6, lr=0.02, weight_decay=1e-4),
     "lenet5": replace(_SGD, epochs=2, lr=0.02, weight_decay=1e-4),

@@ -11,12 +11,16 @@ from torch.nn import functional as F
 
 from secateurs.core.errors import EvidenceError, PruneError, UnknownNameError
 from secateurs.data.load import from_loaders
+from secateurs.methods.ac_dc import ac_dc
 from secateurs.methods.gradual import gradual
 from secateurs.methods.grasp import grasp, hessian_gradient
 from secateurs.methods.lottery import lottery
+from secateurs.methods.movement import movement
+from secateurs.methods.progressive import progressive
 from secateurs.methods.random_units import random_units
 from secateurs.methods.rigl import moved, rigl
 from secateurs.methods.snip import snip
+from secateurs.methods.soft_threshold import soft_threshold
 from secateurs.methods.synflow import absolute, synflow
 from secateurs.methods.task import Target, Task
 from secateurs.recovery.rewind import reinitialise_
@@ -54,6 +58,10 @@ BASELINES = {
     "synflow": synflow,
     "rigl": lambda t, a: rigl(t, a, every=2),
     "set": lambda t, a: rigl(t, a, every=2, grow="random"),
+    "progressive": progressive,
+    "movement": lambda t, a: movement(t, a, every=2),
+    "soft_threshold": lambda t, a: soft_threshold(t, a, every=2),
+    "ac_dc": lambda t, a: ac_dc(t, a, phase=0.2, dense=0.6, sparse=0.8),
 }
 
 
@@ -83,7 +91,10 @@ def dying(train):
     return killed
 
 
-@pytest.mark.parametrize("name", ["gradual", "lottery", "rigl", "set"])
+DURING = ["gradual", "lottery", "rigl", "set", "progressive", "movement", "soft_threshold", "ac_dc"]
+
+
+@pytest.mark.parametrize("name", DURING)
 def test_killed_inside_an_epoch_it_goes_on_and_ends_the_same(tmp_path, name):
     target = Target("density", 0.25)
     whole = BASELINES[name](task(tmp_path / "whole"), target)

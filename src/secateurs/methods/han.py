@@ -16,10 +16,12 @@ from secateurs.core.site import Quota
 from secateurs.criteria.magnitude import l1
 from secateurs.evidence.weights import weights
 from secateurs.graph.trace import trace
+from secateurs.measure.report import write_whole
 from secateurs.methods.dropout import dropout_rates, thinned
 from secateurs.methods.during import numbers
 from secateurs.methods.neurons import without_dead
 from secateurs.methods.sensitivity import scan, spread, tolerated
+from secateurs.methods.sensitivity_plot import draw
 from secateurs.methods.task import Pruned, Target, Task
 from secateurs.methods.where import Where, check, named, quota, where
 from secateurs.realise.compact import compact
@@ -31,6 +33,9 @@ from secateurs.schedule.steps import densities as ramp
 Rule = Literal["sensitivity", "density", "quality"]
 Spread = Literal["dense", "kept", "all"]
 Penalty = Literal["l2", "l1"]
+
+PLOT = "curves.svg"
+"""The sensitivity scan as a picture, beside its numbers."""
 
 
 def han(
@@ -137,6 +142,9 @@ def _shares(
         )
     folder = task.folder / "sensitivity" if task.folder is not None else None
     curves = scan(task.model, place.sites, scores, task.batches, folder=folder, say=task.say)
+    if folder is not None:
+        write_whole(folder / PLOT, draw(curves))
+        task.say(f"sensitivity of every layer: {folder / PLOT}")
     return lambda target: tolerated(place.sites, curves, target.fraction)
 
 

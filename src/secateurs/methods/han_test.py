@@ -13,6 +13,7 @@ from secateurs.methods import sensitivity
 from secateurs.methods.dropout import dropout_rates, thinned
 from secateurs.methods.han import han, thresholds
 from secateurs.methods.sensitivity import Curve, scan, spread, tolerated
+from secateurs.methods.sensitivity_plot import draw
 from secateurs.methods.task import Target, Task
 from secateurs.recovery.settings import Trainer
 from secateurs.runs.stages import Recovery, Stages
@@ -182,6 +183,18 @@ def test_a_scan_is_kept_layer_by_layer_and_goes_on(tmp_path, monkeypatch):
     scan(net(seed=1), SITES, SCORES, batches, densities=(0.5,), folder=tmp_path)
     assert len(done) == 1 + 3 + 1 + 2 + 1 + 3
     assert json.loads((tmp_path / "0.weight.json").read_text())["densities"] == [1.0, 0.5]
+
+
+def test_a_scan_is_drawn_one_line_a_layer(task, tmp_path):
+    said = []
+    job = replace(task, folder=tmp_path, say=said.append, train=None)
+    han(job, Target("density", 0.5), rounds=1)
+    drawn = (tmp_path / "sensitivity" / "curves.svg").read_text()
+    assert all(f">{name}</text>" in drawn for name in SITES)
+    assert said[-1] == f"sensitivity of every layer: {tmp_path / 'sensitivity' / 'curves.svg'}"
+    again = draw({name: Curve((1.0, 0.5), (0.0, 1.0), (0.9, 0.8)) for name in ("a", "b")})
+    assert again.count("stroke-linecap: square") >= 2
+    assert again == draw({n: Curve((1.0, 0.5), (0.0, 1.0), (0.9, 0.8)) for n in ("a", "b")})
 
 
 def test_the_density_for_a_rise_never_climbs_back():

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
 from secateurs.core.errors import PruneError, UnknownNameError
+from secateurs.methods.ac_dc import ac_dc
 from secateurs.methods.brain_damage import brain_damage
 from secateurs.methods.dcp import dcp
 from secateurs.methods.deep_compression import deep_compression
@@ -19,11 +20,13 @@ from secateurs.methods.kernels_first import kernels_first
 from secateurs.methods.lasso_channels import lasso_channels
 from secateurs.methods.lottery import lottery
 from secateurs.methods.magnitude import magnitude
+from secateurs.methods.movement import movement
 from secateurs.methods.nisp import nisp
 from secateurs.methods.obd import obd
 from secateurs.methods.obs import obs
 from secateurs.methods.particles import particles
 from secateurs.methods.planned import planned
+from secateurs.methods.progressive import progressive
 from secateurs.methods.random_units import random_units
 from secateurs.methods.reduce_reuse import reduce_reuse
 from secateurs.methods.rigl import rigl
@@ -31,6 +34,7 @@ from secateurs.methods.scratch import scratch
 from secateurs.methods.slimming import slimming
 from secateurs.methods.snip import snip
 from secateurs.methods.soft_filter import soft_filter
+from secateurs.methods.soft_threshold import soft_threshold
 from secateurs.methods.strided import strided
 from secateurs.methods.synflow import synflow
 from secateurs.methods.task import Pruned
@@ -65,6 +69,10 @@ METHODS: dict[str, Method] = {
     "grasp": grasp,
     "synflow": synflow,
     "rigl": rigl,
+    "progressive": progressive,
+    "movement": movement,
+    "soft_threshold": soft_threshold,
+    "ac_dc": ac_dc,
     "brain_damage": brain_damage,
     "dcp": dcp,
     "obs": obs,

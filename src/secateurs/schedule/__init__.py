@@ -1,6 +1,6 @@
 """When do we act? Arithmetic from progress to fraction; nothing here needs torch."""
 
-from secateurs.schedule.curves import cubic, exponential, linear, one_shot
+from secateurs.schedule.curves import cubic, exponential, linear, one_cycle, one_shot
 from secateurs.schedule.steps import Schedule, densities, geometric, rounds
 from secateurs.schedule.table import SCHEDULES
 
@@ -12,6 +12,7 @@ __all__ = [
     "exponential",
     "geometric",
     "linear",
+    "one_cycle",
     "one_shot",
     "rounds",
 ]

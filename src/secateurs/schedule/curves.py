@@ -1,5 +1,7 @@
 """Fraction of the final sparsity reached at progress t; both 0 to 1."""
 
+import math
+
 
 def one_shot(t: float) -> float:
     """Everything at once, as soon as anything is cut.
@@ -37,3 +39,20 @@ def exponential(t: float) -> float:
     [0.0, 0.5, 1.0]
     """
     return float((1 - 2.0 ** (-10 * t)) / (1 - 2.0**-10))
+
+
+def one_cycle(t: float) -> float:
+    """Hardly anything at first, most around a third of the way, and on to the very end.
+
+    >>> [round(one_cycle(t), 3) for t in (0.0, 0.1, 0.35, 0.6, 1.0)]
+    [0.0, 0.02, 0.472, 0.968, 1.0]
+
+    Source: Hubens et al. 2021, arXiv:2107.02086, eq. 2, with alpha 14 and beta 5, shifted to
+    begin at 0.
+    """
+
+    def sigmoid(x: float) -> float:
+        return 1 / (1 + math.exp(-x))
+
+    start = sigmoid(-5)
+    return (sigmoid(14 * t - 5) - start) / (sigmoid(9) - start)

@@ -1,6 +1,6 @@
 """The schedules by name, for the command line and the law tests."""
 
-from secateurs.schedule.curves import cubic, exponential, linear, one_shot
+from secateurs.schedule.curves import cubic, exponential, linear, one_cycle, one_shot
 from secateurs.schedule.steps import Schedule
 
 SCHEDULES: dict[str, Schedule] = {
@@ -8,4 +8,5 @@ SCHEDULES: dict[str, Schedule] = {
     "linear": linear,
     "cubic": cubic,
     "exponential": exponential,
+    "one_cycle": one_cycle,
 }
