@@ -61,12 +61,24 @@ class Coupled:
 
     def scatter(self, keep: Tensor) -> dict[str, Tensor]:
         """Mask every position of the units that go: bool (units,) → bool by parameter."""
-        gone = ~decided(self.bucket.name, self.units, keep)
+        stays = decided(self.bucket.name, self.units, keep)
         masks: dict[str, Tensor] = {}
         for part in self.bucket.slices:
-            mask = _mask(part, self.shapes[part.param], gone)
+            mask = _laid(part, self.shapes[part.param], stays)
             masks[part.param] = masks[part.param] & mask if part.param in masks else mask
         return masks
+
+    def spread(self, values: Tensor) -> dict[str, Tensor]:
+        """Lay one number of each unit on all its positions: (units,) → by parameter.
+
+        Positions of no unit read as 1; where a unit meets another of its bucket, as in a
+        layer that reads and writes the same stream, their numbers multiply.
+        """
+        found: dict[str, Tensor] = {}
+        for part in self.bucket.slices:
+            laid = _laid(part, self.shapes[part.param], values)
+            found[part.param] = found[part.param] * laid if part.param in found else laid
+        return found
 
 
 def channels(
@@ -159,11 +171,13 @@ def _measured_view(part: Slices, shape: tuple[int, ...], tensor: Tensor) -> list
     return view
 
 
-def _mask(part: Slices, shape: tuple[int, ...], gone: Tensor) -> Tensor:
+def _laid(part: Slices, shape: tuple[int, ...], values: Tensor) -> Tensor:
+    """Lay (units,) on one slice: → the parameter's shape, True or 1 at positions of no unit."""
     merged = torch.ones(
-        math.prod(part.view[d] for d in part.dims), dtype=torch.bool, device=gone.device
+        math.prod(part.view[d] for d in part.dims), dtype=values.dtype, device=values.device
     )
-    merged[part.index.to(gone.device)[gone].flatten()] = False
+    index = part.index.to(values.device)
+    merged[index] = values[:, None].expand_as(index)
     # Shape: `dims` may come in any order; put them back where the view has them.
     lengths = [part.view[d] for d in part.dims]
     ascending = sorted(range(len(part.dims)), key=part.dims.__getitem__)

@@ -12,6 +12,8 @@ from secateurs.evidence.scales import scales
 from secateurs.evidence.weights import filter_norms, weights
 from secateurs.granularity.coupled import Coupled, channels, isomorphic
 from secateurs.graph.graph import Bucket, Frozen, Graph, Slices
+from secateurs.graph.trace import trace
+from secateurs.models.table import MODELS
 from secateurs.testing.laws import gathering_what_was_scattered_returns_the_decision
 
 
@@ -216,3 +218,15 @@ def test_wanda_over_coupled_channels_is_refused():
     model = Chain()
     with pytest.raises(ShapeError, match="use sites over single parameters"):
         score(chain_sites(model), CRITERIA["wanda"], **everything(model))
+
+
+@pytest.mark.parametrize("name", ["grouped", "digits_cnn", "tiny_vit"])
+def test_numbers_are_spread_over_the_positions_that_scatter_masks(name):
+    grouped = nn.Sequential(nn.Conv2d(1, 8, 3), nn.Conv2d(8, 8, 3, groups=2), nn.Conv2d(8, 2, 3))
+    model = grouped if name == "grouped" else MODELS[name].factory()
+    for site in channels(trace(model, torch.zeros(2, 1, 8, 8))).values():
+        keep = torch.arange(site.units) % 2 == 0
+        for param, mask in site.scatter(keep).items():
+            assert torch.equal(site.spread(keep.float())[param] > 0, mask)
+        spread = site.spread(torch.full((site.units,), 3.0))
+        assert all(set(laid.unique().tolist()) <= {1.0, 3.0, 9.0} for laid in spread.values())

@@ -7,20 +7,21 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from secateurs.budget.normalise import Normalise
+from secateurs.budget.normalise import Normalise, normalised
 from secateurs.budget.ranked import ranked_together
 from secateurs.budget.uniform import uniform
 from secateurs.core.example import Example
 from secateurs.core.layers import layers
 from secateurs.core.site import Decision, Quota, Scores, Sites
-from secateurs.granularity.coupled import Coupled, channels
+from secateurs.granularity.coupled import Coupled, channels, isomorphic
 from secateurs.graph.graph import Graph
 from secateurs.graph.trace import trace
 from secateurs.methods.task import Target
 from secateurs.methods.where import check, places, to_target
 
-Share = Literal["uniform", "global"]
-"""Keep the same fraction of every site, or rank the units of all sites together."""
+Share = Literal["uniform", "global", "isomorphic"]
+"""Keep the same fraction of every site, rank the units of all sites together, or rank
+together the sites of the same topology and keep the same fraction of each such group."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,44 @@ def filters(sites: Mapping[str, Coupled], model: nn.Module) -> dict[str, Coupled
     their output. Of a residual stream all filters that write to it count. Units that no
     linear or convolution layer produces, such as those of an embedding, are left as they are.
     """
-    outputs = {(layer.param, (layer.out_axis,)) for layer in layers(model).values()}
+    axes: set[tuple[str, tuple[int, ...]]] = {
+        (layer.param, (layer.out_axis,)) for layer in layers(model).values()
+    }
+    return _seen(sites, axes)
 
+
+def read(sites: Mapping[str, Coupled], model: nn.Module) -> dict[str, Coupled]:
+    """The same units, seen as the weights that read them; for scoring only.
+
+    Units that no linear or convolution layer reads are left as they are.
+    """
+    found = layers(model).values()
+    plain: set[tuple[str, tuple[int, ...]]] = {(x.param, (x.in_axis,)) for x in found}
+    # Grouped inputs lie in (groups, out / groups, in / groups, ...), axes 0 and 2.
+    return _seen(sites, plain | {(layer.param, (0, 2)) for layer in found})
+
+
+def _seen(
+    sites: Mapping[str, Coupled], axes: set[tuple[str, tuple[int, ...]]]
+) -> dict[str, Coupled]:
     def seen(site: Coupled) -> Coupled:
-        made = tuple(p for p in site.bucket.slices if (p.param, p.dims) in outputs)
-        return replace(site, bucket=replace(site.bucket, slices=made)) if made else site
+        some = tuple(p for p in site.bucket.slices if (p.param, p.dims) in axes)
+        return replace(site, bucket=replace(site.bucket, slices=some)) if some else site
 
     return {name: seen(site) for name, site in sites.items()}
+
+
+def scale_(
+    values: Mapping[str, Tensor], sites: Mapping[str, Coupled], factors: Mapping[str, Tensor]
+) -> None:
+    """Multiply all that leaves with each unit by the unit's factor, (units,), in place.
+
+    Only tensors that `values` holds: pass `weights(model)`, and buffers stay.
+    """
+    for name, site in sites.items():
+        for param, factor in site.spread(factors[name]).items():
+            if param in values:
+                values[param].mul_(factor.to(values[param]))
 
 
 def share(
@@ -70,13 +102,16 @@ def share(
 
     `uniform` keeps the same fraction of every site, as nearly as whole channels and the
     target allow; the scores then choose within sites only. `global` ranks all together
-    after making sites comparable as `normalise` says.
+    after making sites comparable as `normalise` says; `isomorphic` does so among the sites
+    of each topology, and every topology keeps the same fraction.
 
     Raises:
         BudgetError: the target cannot be met; names the reachable range.
         UnknownNameError: no such way to share.
     """
     check("ranking", how, get_args(Share))
+    if how == "isomorphic":
+        scores, how, normalise = among_alike(place.sites, scores, normalise), "global", "none"
     if target.kind == "density":
         if how == "uniform":
             return uniform(place.sites, target.fraction)
@@ -84,6 +119,21 @@ def share(
 
     alike = how == "uniform"
     return to_target(place.sites, place.graph, scores, target, alike=alike, normalise=normalise)
+
+
+def among_alike(
+    sites: Mapping[str, Coupled], scores: Scores, normalise: Normalise
+) -> dict[str, Tensor]:
+    """Replace scores by their rank, 0 to 1, among all units of sites of the same topology."""
+    comparable, found = normalised(scores, normalise), dict[str, Tensor]()
+    for names in isomorphic(sites).values():
+        pool = torch.cat([comparable[name] for name in names])
+        order = pool.argsort(descending=True, stable=True)
+        steps = torch.arange(len(pool), 0, -1, device=pool.device, dtype=torch.float64)
+        ranks = torch.empty_like(steps).scatter_(0, order, steps / len(pool))
+        parts = torch.split(ranks, [sites[name].units for name in names])
+        found |= dict(zip(names, parts, strict=True))
+    return {name: found[name] for name in sites}
 
 
 @dataclass(frozen=True)

@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 """What every method in the table must obey, on a network it has never heard of."""
 
 import copy
@@ -98,3 +99,89 @@ def test_a_method_prunes_a_copy_and_when_killed_goes_on_to_the_same(tmp_path, na
         assert torch.equal(again.mask[param], keep), param
     for a, b in zip(whole.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(a, b)
+=======
+"""What every method must obey, whichever it is: one more costs no line here."""
+
+import copy
+import inspect
+import itertools
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from secateurs.measure.compute import macs
+from secateurs.methods.table import METHODS, options_of
+from secateurs.methods.task import Target, Task
+from secateurs.models.digits import DigitsCNN
+
+STEPS = 12
+NAMES = [name for name, method in METHODS.items() if "plan" not in options_of(method)]
+REMOVES = [
+    name
+    for name in NAMES
+    if "granularity" not in options_of(METHODS[name])
+    and "removable(" in inspect.getsource(inspect.getmodule(METHODS[name]))
+]
+"""Those that find channels to remove and so take a target of MACs."""
+
+
+def batches():
+    x = torch.randn(4, 16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    return [(some, (some.mean(dim=(1, 2, 3)) > 0).long()) for some in x]
+
+
+def train(model, *, name, epochs=None, after_step=None, penalty=None):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
+    model.train()
+    for step, (x, y) in enumerate(itertools.islice(itertools.cycle(batches()), STEPS), start=1):
+        loss = F.cross_entropy(model(x), y)
+        loss = loss + penalty(model) if penalty else loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if after_step:
+            after_step(step)
+    model.eval()
+
+
+def pruned(name, target, folder):
+    torch.manual_seed(0)
+    model = DigitsCNN(classes=2, width=8)
+    with torch.no_grad():
+        for x, _ in batches():
+            model(x)
+    model.eval()
+    before = copy.deepcopy(model.state_dict())
+    task = Task(
+        model, batches()[0][0][:1], train=train, batches=batches, steps=STEPS, folder=folder
+    )
+    few = {"rerank": 2, "rechoose": 2, "masks": 8, "rounds": 2}
+    options = {key: few[key] for key in options_of(METHODS[name]) if key in few}
+    result = METHODS[name](task, target, **options)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    return model, result
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_task_is_not_changed_and_what_is_left_works_with_zeros_where_the_mask_says(
+    name, tmp_path
+):
+    _, result = pruned(name, Target("density", 0.5), tmp_path)
+    with torch.no_grad():
+        y = result.model.eval()(batches()[0][0])
+    assert y.shape == (16, 2)
+    assert y.isfinite().all()
+    state = result.model.state_dict()
+    for param, keep in result.mask.items():
+        assert not state[param][~keep].any()
+    if result.compacted is not None:
+        assert result.compacted.proof.difference <= result.compacted.proof.tolerance
+
+
+@pytest.mark.parametrize("name", REMOVES)
+def test_a_target_of_macs_is_met_and_nearly_used_up(name, tmp_path):
+    model, result = pruned(name, Target("macs", 0.5), tmp_path)
+    x = batches()[0][0][:1]
+    assert 0.4 < macs(result.model, x) / macs(model, x) <= 0.5
+>>>>>>> 7512da0 (Add group Taylor, group Fisher, DepGraph, isomorphic ranking, growing regularisation, ResRep and uniform width)

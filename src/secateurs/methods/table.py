@@ -9,13 +9,18 @@ from secateurs.methods.ac_dc import ac_dc
 from secateurs.methods.brain_damage import brain_damage
 from secateurs.methods.dcp import dcp
 from secateurs.methods.deep_compression import deep_compression
+from secateurs.methods.depgraph import depgraph
 from secateurs.methods.dns import dns
 from secateurs.methods.feature_maps import chip, hrank
 from secateurs.methods.fpgm import fpgm
 from secateurs.methods.gradual import gradual
 from secateurs.methods.grasp import grasp
+from secateurs.methods.greg import greg
+from secateurs.methods.group_fisher import group_fisher
+from secateurs.methods.group_taylor import group_taylor
 from secateurs.methods.han import han
 from secateurs.methods.inbound import inbound
+from secateurs.methods.isomorphic import isomorphic
 from secateurs.methods.kernels_first import kernels_first
 from secateurs.methods.lasso_channels import lasso_channels
 from secateurs.methods.lottery import lottery
@@ -29,6 +34,7 @@ from secateurs.methods.planned import planned
 from secateurs.methods.progressive import progressive
 from secateurs.methods.random_units import random_units
 from secateurs.methods.reduce_reuse import reduce_reuse
+from secateurs.methods.resrep import resrep
 from secateurs.methods.rigl import rigl
 from secateurs.methods.scratch import scratch
 from secateurs.methods.slimming import slimming
@@ -38,6 +44,7 @@ from secateurs.methods.soft_threshold import soft_threshold
 from secateurs.methods.strided import strided
 from secateurs.methods.synflow import synflow
 from secateurs.methods.task import Pruned
+from secateurs.methods.uniform_width import uniform_width
 
 Method = Callable[..., Pruned]
 """(task, target, *, options of its own) → a pruned copy of the task's model."""
@@ -57,11 +64,18 @@ METHODS: dict[str, Method] = {
     "slimming": slimming,
     "hrank": hrank,
     "chip": chip,
+    "group_taylor": group_taylor,
+    "group_fisher": group_fisher,
+    "depgraph": depgraph,
+    "isomorphic": isomorphic,
+    "greg": greg,
+    "resrep": resrep,
     "han": han,
     "lasso_channels": lasso_channels,
     "reduce_reuse": reduce_reuse,
     "inbound": inbound,
     "scratch": scratch,
+    "uniform_width": uniform_width,
     "random": random_units,
     "gradual": gradual,
     "lottery": lottery,
