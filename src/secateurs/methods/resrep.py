@@ -49,7 +49,7 @@ def resrep(
         task: model, data and training.
         target: how much stays.
         pull: what the whole training takes off the length of every row, which begins at 1.
-        rechoose: how many times the rows to forget are chosen.
+        rechoose: how many times the rows to forget are chosen, where there are so many steps.
         ranking: `global` ranks the rows of all compactors together, as the paper does.
         exclude: patterns of parameter names that stay whole.
 
@@ -60,10 +60,10 @@ def resrep(
     """
     train, steps = training(task, "ResRep")
     first, last = round(_BEGIN * steps), round(_CHOSEN * steps)
-    if not 1 <= rechoose <= last - first:
+    if rechoose < 1 or last <= first:
         raise BudgetError(
             f"cannot choose {rechoose} times between steps {first} and {last} of {steps}; "
-            f"use rechoose of 1 to {last - first}"
+            "use rechoose of 1 or more, and train longer"
         )
     model = copy.deepcopy(task.model)
     place = removable(model, task.example, exclude)
