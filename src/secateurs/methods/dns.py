@@ -11,7 +11,7 @@ from secateurs.core.cut import keep_top, score
 from secateurs.core.site import Quota, Sites
 from secateurs.criteria.magnitude import l1
 from secateurs.evidence.weights import weights
-from secateurs.methods.during import chance, numbers, remembered, training
+from secateurs.methods.during import chance, numbers, training
 from secateurs.methods.task import Pruned, Target, Task
 from secateurs.methods.where import Ranking, check, named, quota, where
 from secateurs.realise.masked import masked
@@ -31,7 +31,6 @@ def dns(
     ranking: Ranking = "uniform",
     densities: tuple[str, ...] = (),
     reach: float = 0.5,
-    every: int = 50,
     c: float = 3.0,
     cs: tuple[str, ...] = (),
     gamma: float = 1e-4,
@@ -47,8 +46,8 @@ def dns(
 
     Source: Guo, Yao & Chen 2016, arXiv:1608.04493, eq. 3 and 4, algorithm 1; the factors 0.9
     and 1.1 and the constants are those of the authors' code. Deviation: the `density` rule
-    is ours: now and then, and at the end, the centre of a layer's thresholds is moved to where
-    they leave exactly the wanted number of weights.
+    is ours: at every update, the centre of the thresholds is the one that leaves exactly
+    the wanted number of weights.
 
     Args:
         task: model, data and training.
@@ -59,7 +58,6 @@ def dns(
         ranking: how the target is shared among the layers, by the dense model's weights.
         densities: NAME=FRACTION for weights that keep another density under `uniform`.
         reach: share of the surgery after which the density is reached; 0 cuts at once.
-        every: steps between moves of the thresholds, under `density`.
         c: standard deviations above the mean, under `moments`.
         cs: NAME=NUMBER for weights with another c.
         gamma: how fast updates become rare: a layer's mask is updated at step t with
@@ -79,11 +77,10 @@ def dns(
     layers = together(model, place.sites)
     last = round(stop * steps)
     keep: Quota = {}
-    centres = torch.zeros(len(layers), dtype=torch.float64)
+    centres: dict[str, float] = {}
     if rule == "moments":
         per_layer = dict.fromkeys(layers, c) | numbers(cs, layers, what="c")
-        found = moments(weights(model), layers, per_layer)
-        centres.copy_(torch.tensor(list(found.values())))
+        centres = moments(weights(model), layers, per_layer)
     else:
         scores = score(place.sites, l1, weight=weights(model))
         keep = quota(place, scores, target, ranking, named(densities, place.sites))
@@ -94,7 +91,7 @@ def dns(
 
     members = [name for names in layers.values() for name in names]
     whole = {n: torch.ones_like(weights(model)[n], dtype=torch.bool) for n in members}
-    with remembered(model, centres), masked(model, whole, gradients="dense") as held:
+    with masked(model, whole, gradients="dense") as held:
 
         def update(step: int) -> None:
             if step > last:
@@ -102,17 +99,17 @@ def dns(
             often = (1 + gamma * step) ** -power
             kept, values, changed = held.mask, weights(model), {}
             for i, (name, names) in enumerate(layers.items()):
-                move = bool(keep) and (step % every == 0 or step == last)
-                if not move and step < last and chance(task.seed, step, i) >= often:
+                if step < last and chance(task.seed, step, i) >= often:
                     continue
                 size = values[name].abs()
-                if move:
+                if keep:
                     wanted = places(name, size.numel(), step)
-                    changed[name], centres[i] = most(size, kept[name], wanted)
+                    guess = centres.get(name, 0.0)
+                    changed[name], centres[name] = most(size, kept[name], wanted, guess)
                 else:
-                    changed[name] = hysteresis(size, kept[name], float(centres[i]))
+                    changed[name] = hysteresis(size, kept[name], centres[name])
                 for n in names[1:]:
-                    changed[n] = hysteresis(values[n].abs(), kept[n], float(centres[i]))
+                    changed[n] = hysteresis(values[n].abs(), kept[n], centres[name])
             if changed:
                 held.update({**kept, **changed})
 
@@ -133,8 +130,10 @@ def hysteresis(size: Tensor, kept: Tensor, centre: Tensor | float) -> Tensor:
     return (size >= SPLICE * centre) | (kept & (size >= CUT * centre))
 
 
-def most(size: Tensor, kept: Tensor, keep: int) -> tuple[Tensor, float]:
+def most(size: Tensor, kept: Tensor, keep: int, guess: float = 0.0) -> tuple[Tensor, float]:
     """Apply the thresholds whose centre leaves exactly `keep` weights: → (bool, centre).
+
+    A `guess` of the centre, however wrong, changes the time this takes and not the result.
 
     >>> most(torch.tensor([1.0, 1.1, 3.0]), torch.tensor([True, False, False]), 2)[0]
     tensor([ True, False,  True])
@@ -142,8 +141,13 @@ def most(size: Tensor, kept: Tensor, keep: int) -> tuple[Tensor, float]:
     # A kept weight stays from 0.9 times the centre, another comes from 1.1 times: divided by
     # these, both are compared with the centre itself.
     against = (size / torch.where(kept, CUT, SPLICE)).flatten()
-    marked = keep_top(against, keep)
-    return marked.view_as(kept), float(against[marked].min())
+    near = (against >= CUT * guess).nonzero().squeeze(1)
+    if len(near) < keep:
+        near = torch.arange(against.numel(), device=against.device)
+    stays = near[keep_top(against[near], keep)]
+    marked = torch.zeros_like(kept, dtype=torch.bool)
+    marked.view(-1)[stays] = True
+    return marked, float(against[stays].min())
 
 
 def moments(

@@ -51,6 +51,10 @@ def test_exact_counts_are_those_of_the_thresholds_around_their_centre():
         marked, centre = most(size, kept, keep)
         assert int(marked.sum()) == keep
         assert torch.equal(marked, hysteresis(size, kept, centre * (1 - 1e-6)))
+        for guess in (0.5 * centre, centre, 9.0):
+            again, same = most(size, kept, keep, guess)
+            assert torch.equal(again, marked)
+            assert same == centre
 
 
 def test_a_masked_weight_moves_by_the_gradient_it_would_have(tmp_path):

@@ -4,10 +4,7 @@ Its state must lie in the model (the mask of `masked` does, in buffers that chec
 or follow from the number of the step; then a training that was killed goes on as it was.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-
-from torch import Tensor, nn
+from collections.abc import Iterable
 
 from secateurs.core.errors import PruneError
 from secateurs.data.tensors import mix
@@ -31,22 +28,6 @@ def training(task: Task, method: str) -> tuple[Train, int]:
             "batches of an epoch times epochs"
         )
     return task.train, task.steps
-
-
-@contextmanager
-def remembered(model: nn.Module, state: Tensor) -> Iterator[None]:
-    """Let checkpoints of a model hold a tensor that a method changes in place, until the end.
-
-    >>> model = nn.Linear(1, 1)
-    >>> with remembered(model, Tensor([1.0])):
-    ...     list(model.state_dict())
-    ['weight', 'bias', 'remembered']
-    """
-    model.register_buffer("remembered", state)
-    try:
-        yield
-    finally:
-        del model._buffers["remembered"]
 
 
 def chance(seed: int, *numbers: int) -> float:

@@ -1,0 +1,51 @@
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import fine_grained
+from fine_grained_page import page
+
+DATA = os.environ.get("SECATEURS_DATA", "")
+BLANK = {"dense_test": 1.6, "total": 1000, "kept": 20, "layers": {"fc1": 2.0}, "dead_units": {}}
+
+
+@pytest.mark.skipif(
+    not (Path(DATA) / "MNIST" / "raw").is_dir(),
+    reason="no MNIST in SECATEURS_DATA; put torchvision's MNIST/raw there",
+)
+def test_a_slice_of_the_table_is_made_and_goes_on(tmp_path, monkeypatch):
+    jobs = ["dns-lenet300", "static-lenet300", "base-random"]
+    where = ["--data-dir", DATA, "--out", str(tmp_path), "--page", str(tmp_path / "page.md")]
+    words = ["fine_grained.py", *where, "--epochs", "2", "--seeds", "0", "--only", *jobs]
+    monkeypatch.setattr(sys, "argv", words)
+    fine_grained.main()
+    dns, static, chance = (json.loads((tmp_path / f"{job}-0.json").read_text()) for job in jobs)
+    # 4,871 weights; surgery cuts biases too, which static pruning leaves whole.
+    assert static["kept"] == 4871 + 410
+    assert 4871 < dns["kept"] < static["kept"]
+    assert dns["total"] == 266610
+    assert dns["test"] < static["test"] < chance["test"] < 50
+    shown = (tmp_path / "page.md").read_text()
+    before = (tmp_path / "dns-lenet300-0.json").stat().st_mtime_ns
+    fine_grained.main()
+    assert (tmp_path / "dns-lenet300-0.json").stat().st_mtime_ns == before
+    assert (tmp_path / "page.md").read_text() == shown
+    assert f"{dns['test']:.2f}" in shown
+
+
+def test_the_page_shows_what_was_run_beside_the_paper_and_says_what_is_missing():
+    runs = {seed: {**BLANK, "test": 1.8 + 0.1 * seed} for seed in range(3)}
+    shown = page({"dns-lenet300": runs, "base-snip": runs})
+    line = next(x for x in shown.splitlines() if "`dns`" in x and "LeNet-300-100" in x)
+    assert "1.90 ± 0.10" in line
+    assert "50.0x" in line
+    assert "1.99" in line
+    missing = shown.partition("Not measured yet:")[2]
+    assert "han-lenet5" in missing
+    assert "dns-lenet300" not in missing
+    assert any("snip" in x and "1.90 ± 0.10" in x for x in shown.splitlines())
