@@ -34,6 +34,8 @@ REST = ("conv1.weight", "fc*")
 """conv1 has one input channel, so its kernels are its filters; in fc all grains coincide."""
 DENSITIES = (0.5, 0.2, 0.1, 0.05)
 TRAINED = (0.2, 0.1, 0.05)
+EPOCHS = 3
+"""Of the dense networks."""
 COMMAND = "python bench/regularity.py --data-dir DATA --out runs/regularity"
 
 
@@ -50,8 +52,8 @@ def grid(seeds: Sequence[int], data_dir: str | None) -> Grid:
         tuple(arms),
         DENSITIES,
         tuple(seeds),
-        Trainer(epochs=4, lr=0.05, nesterov=False, schedule="one_cycle"),
-        Trainer(epochs=1, lr=0.01, nesterov=False, weight_decay=5e-4),
+        Trainer(epochs=EPOCHS, lr=0.05, nesterov=False, schedule="one_cycle", channels_last=True),
+        Trainer(epochs=1, lr=0.01, nesterov=False, weight_decay=5e-4, channels_last=True),
         data_dir,
         64,
         TRAINED,
@@ -121,7 +123,7 @@ def page(some: Grid, done: Sequence[Point], found: Sequence[Mark], out: Path) ->
         "training at 0.01 (cosine) after each cut, the mask held. The other layers stay whole.\n"
         "*Random* draws the grains, the control. Errors in percent of the 10,000 test images,\n"
         "mean and standard deviation over seeds; nothing was chosen by them.",
-        f"Dense, 4 epochs: {dense} (seeds {', '.join(map(str, seeds))}). Trained cells: seeds "
+        f"Dense, {EPOCHS} epochs: {dense} (seeds {', '.join(map(str, seeds))}). Trained cells: seeds "
         f"{', '.join(map(str, trained)) or 'none'}.",
         "![accuracy against sparsity and bytes](regularity.svg)",
         "## Once, without training",
