@@ -123,8 +123,8 @@ def page(some: Grid, done: Sequence[Point], found: Sequence[Mark], out: Path) ->
         "training at 0.01 (cosine) after each cut, the mask held. The other layers stay whole.\n"
         "*Random* draws the grains, the control. Errors in percent of the 10,000 test images,\n"
         "mean and standard deviation over seeds; nothing was chosen by them.",
-        f"Dense, {EPOCHS} epochs: {dense} (seeds {', '.join(map(str, seeds))}). Trained cells: seeds "
-        f"{', '.join(map(str, trained)) or 'none'}.",
+        f"Dense, {EPOCHS} epochs: {dense} (seeds {', '.join(map(str, seeds))}). Trained cells: "
+        f"seeds {', '.join(map(str, trained)) or 'none'}.",
         "![accuracy against sparsity and bytes](regularity.svg)",
         "## Once, without training",
         grid_table(found, "cut"),
