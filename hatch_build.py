@@ -10,7 +10,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-BUILD = Path("src/secateurs/realise/coding/build.py")
+COMPILED = Path("src/secateurs/realise/compiled.py")
 
 
 class Compile(BuildHookInterface):
@@ -20,13 +20,14 @@ class Compile(BuildHookInterface):
         """Compile, and mark the wheel as made for this platform if that worked."""
         if self.target_name != "wheel":
             return
-        spec = importlib.util.spec_from_file_location("build", Path(self.root) / BUILD)
+        spec = importlib.util.spec_from_file_location("compiled", Path(self.root) / COMPILED)
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        if module.build() is not None:
+        built = [module.build(source) for source in module.SOURCES]
+        if any(library is not None for library in built):
             platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
-            build_data["artifacts"].append("src/secateurs/realise/coding/*.so")
+            build_data["artifacts"].append("src/secateurs/realise/*/*.so")
             build_data["tag"] = f"py3-none-{platform}"
             build_data["pure_python"] = False

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from secateurs.realise.coding.build import library
+from secateurs.realise.compiled import CODER, library
 
 Array = NDArray[Any]
 
@@ -28,7 +28,7 @@ _TOO_LONG, _NO_MEMORY = -1, -2
 def native() -> Any:
     """Return the loaded library, or None: everything then runs in Python, byte for byte alike."""
     try:
-        lib = ctypes.CDLL(str(library()))
+        lib = ctypes.CDLL(str(library(CODER)))
     except OSError:
         return None
     for name, signature in _SIGNATURES.items():

@@ -1,0 +1,204 @@
+"""A pruned model that runs faster on an ordinary processor, or says that it does not."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from secateurs.core.errors import PruneError, ShapeError
+from secateurs.core.example import Example, arguments, tensors
+from secateurs.core.layers import plain_module
+from secateurs.measure.latency import Latency, Speedup, latency, speedups
+from secateurs.realise.sparse import native
+from secateurs.realise.sparse.choice import DENSE, Chosen
+from secateurs.realise.sparse.choose import choose
+from secateurs.realise.sparse.engine import Engine
+from secateurs.realise.sparse.lower import Lowering
+from secateurs.realise.sparse.read import read, shapes_of
+from secateurs.realise.sparse.timings import default_path, timings
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """One linear or convolution layer, as it will run."""
+
+    param: str
+    shape: tuple[int, ...]
+    chosen: Chosen
+
+
+class Accelerated(nn.Module):
+    """A network whose sparse layers skip their zeros, for inputs of one shape.
+
+    It is called like the model it was made of, in evaluation mode and without gradients. Its
+    weights are fixed; `plan` says what runs how.
+    """
+
+    def __init__(
+        self,
+        module: fx.GraphModule,
+        names: Mapping[str, str],
+        example: Example,
+        plan: Mapping[str, Chosen],
+        *,
+        instructions: str,
+        threads: int,
+        lowered: Lowering | None = None,
+    ) -> None:
+        """Encode the sparse layers of a traced program; see `accelerate`."""
+        super().__init__()
+        self.program, self.names = module.eval(), dict(names)
+        self.threads, self.instructions = threads, instructions
+        self.inputs = [(tuple(t.shape), t.dtype) for t in tensors(example)]
+        self.chosen = dict(plan)
+        lowered = lowered or Lowering(module, shapes_of(module, example), names)
+        products = {n: op.param for n, op in lowered.ops.items() if n in plan and hasattr(op, "param")}
+        self.plan = [
+            LayerPlan(param, tuple(lowered.ops[n].weight.shape), plan[n])  # type: ignore[union-attr]
+            for n, param in products.items()
+        ]
+        self.engine = Engine(
+            module,
+            lowered.ops,
+            lowered.shapes,
+            lowered.alias,
+            {n: c.choice for n, c in plan.items()},
+            instructions=instructions,
+            threads=threads,
+        )
+        self.latency: dict[str, Latency] = {}
+        """`sparse`, `dense` and `dense, channels last`: whole passes, timed side by side."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute what the model computes.
+
+        Raises:
+            ShapeError: an input is not of the shape and type that the example had.
+        """
+        given = [(tuple(t.shape), t.dtype) for t in tensors((args, kwargs))]
+        if given != self.inputs:
+            raise ShapeError(
+                f"made for inputs {_inputs(self.inputs)}, called with {_inputs(given)}; "
+                "accelerate the model once for each shape"
+            )
+        with torch.no_grad():
+            return self.engine.run(args, kwargs)
+
+    @property
+    def speedup(self) -> Speedup:
+        """How many times faster than the faster dense layout, over the rounds that were timed.
+
+        Raises:
+            PruneError: it was loaded from a file and not timed on this machine.
+        """
+        if not self.latency:
+            raise PruneError("not timed on this machine; call accelerate() on the model instead")
+        dense = [n for n in self.latency if n != "sparse"]
+        best = min(dense, key=lambda name: self.latency[name].median_s)
+        return speedups(self.latency, best)["sparse"]
+
+    def extra_repr(self) -> str:
+        """Show how much of it is sparse."""
+        sparse = sum(line.chosen.sparse for line in self.plan)
+        return f"{sparse} of {len(self.plan)} layers sparse, {self.threads} threads"
+
+
+def accelerate(
+    model: nn.Module,
+    example: Example,
+    *,
+    threads: int | None = None,
+    instructions: str | None = None,
+    cache: str | Path | None = "default",
+    rounds: int = 10,
+    progress: Progress | None = None,
+) -> Accelerated:
+    """Return a model that skips its zeros, layer by layer where that was measured to be faster.
+
+    The choice is made by timing every layer, then the whole: `speedup` says what was gained
+    over torch's dense kernels in this very run, which may be nothing.
+
+    Args:
+        model: pruned, float32, on the CPU; not changed. Zeros in its weights are skipped.
+        example: what it is called with; the result takes inputs of this shape only.
+        threads: CPU threads of every call; as set by torch when None.
+        instructions: `avx512`, `avx2` or `plain`; the best there are when None.
+        cache: file of earlier timings on this machine; None times everything anew.
+        rounds: how often the whole network is timed against the dense one.
+        progress: called with (layers timed, of).
+
+    Raises:
+        PruneError: nothing was compiled, since there was no C compiler at installation.
+        StructureError: the model cannot be traced.
+    """
+    found = native.available()
+    if not found:
+        raise PruneError(
+            "the sparse kernels were not compiled; install a C compiler, then install secateurs "
+            "again, or go on with the dense model"
+        )
+    plain = plain_module(model)
+    threads = threads or torch.get_num_threads()
+    instructions = instructions or found[0]
+    native.lanes(instructions)
+    module, names = read(plain, example)
+    lowered = Lowering(module, shapes_of(module, example), names)
+    path = default_path() if cache == "default" else None if cache is None else Path(cache)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with timings(path) as known:
+            plan = choose(
+                lowered.ops,
+                lowered.shapes,
+                instructions=instructions,
+                threads=threads,
+                known=known,
+                progress=progress,
+            )
+    finally:
+        torch.set_num_threads(before)
+    result = Accelerated(
+        module, names, example, plan, instructions=instructions, threads=threads, lowered=lowered
+    )
+    if rounds:
+        result.latency = _timed(plain, result, example, threads, rounds)
+    return result
+
+
+def _timed(
+    model: nn.Module, result: Accelerated, example: Example, threads: int, rounds: int
+) -> dict[str, Latency]:
+    """Time whole passes: sparse, dense, and dense with channels last."""
+    models: dict[str, nn.Module] = {"dense": model}
+    if any(t.dim() == 4 for t in tensors(example)):
+        models["dense, channels last"] = _Last(model)
+    models["sparse"] = result
+    return latency(models, example, threads=threads, rounds=rounds)
+
+
+class _Last(nn.Module):
+    """A model with its weights and images laid out channels last."""
+
+    def __init__(self, model: nn.Module) -> None:
+        import copy
+
+        super().__init__()
+        self.model = copy.deepcopy(model).to(memory_format=torch.channels_last)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        def last(t: Any) -> Any:
+            four = isinstance(t, Tensor) and t.dim() == 4
+            return t.contiguous(memory_format=torch.channels_last) if four else t
+
+        args, kwargs = torch.utils._pytree.tree_map(last, (args, kwargs))
+        return self.model(*args, **kwargs)
+
+
+def _inputs(found: list[tuple[tuple[int, ...], torch.dtype]]) -> str:
+    return ", ".join(f"{shape} {str(dtype).removeprefix('torch.')}" for shape, dtype in found)
