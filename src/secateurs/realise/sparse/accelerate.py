@@ -1,5 +1,6 @@
 """A pruned model that runs faster on an ordinary processor, or says that it does not."""
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +10,15 @@ import torch
 from torch import Tensor, fx, nn
 
 from secateurs.core.errors import PruneError, ShapeError
-from secateurs.core.example import Example, arguments, tensors
+from secateurs.core.example import Example, tensors
 from secateurs.core.layers import plain_module
 from secateurs.measure.latency import Latency, Speedup, latency, speedups
 from secateurs.realise.sparse import native
-from secateurs.realise.sparse.choice import DENSE, Chosen
+from secateurs.realise.sparse.choice import Chosen
 from secateurs.realise.sparse.choose import choose
 from secateurs.realise.sparse.engine import Engine
 from secateurs.realise.sparse.lower import Lowering
+from secateurs.realise.sparse.ops import Product
 from secateurs.realise.sparse.read import read, shapes_of
 from secateurs.realise.sparse.timings import default_path, timings
 
@@ -57,10 +59,10 @@ class Accelerated(nn.Module):
         self.inputs = [(tuple(t.shape), t.dtype) for t in tensors(example)]
         self.chosen = dict(plan)
         lowered = lowered or Lowering(module, shapes_of(module, example), names)
-        products = {n: op.param for n, op in lowered.ops.items() if n in plan and hasattr(op, "param")}
         self.plan = [
-            LayerPlan(param, tuple(lowered.ops[n].weight.shape), plan[n])  # type: ignore[union-attr]
-            for n, param in products.items()
+            LayerPlan(op.param, tuple(op.weight.shape), plan[name])
+            for name, op in lowered.ops.items()
+            if isinstance(op, Product) and name in plan
         ]
         self.engine = Engine(
             module,
@@ -73,6 +75,8 @@ class Accelerated(nn.Module):
         )
         self.latency: dict[str, Latency] = {}
         """`sparse`, `dense` and `dense, channels last`: whole passes, timed side by side."""
+        self.dense: nn.Module | None = None
+        """What runs in its place, where the whole was measured to be slower than that."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute what the model computes.
@@ -87,6 +91,8 @@ class Accelerated(nn.Module):
                 "accelerate the model once for each shape"
             )
         with torch.no_grad():
+            if self.dense is not None:
+                return self.dense(*args, **kwargs)
             return self.engine.run(args, kwargs)
 
     @property
@@ -98,13 +104,19 @@ class Accelerated(nn.Module):
         """
         if not self.latency:
             raise PruneError("not timed on this machine; call accelerate() on the model instead")
+        return speedups(self.latency, self.best_dense)["sparse"]
+
+    @property
+    def best_dense(self) -> str:
+        """Which of torch's dense layouts was fastest."""
         dense = [n for n in self.latency if n != "sparse"]
-        best = min(dense, key=lambda name: self.latency[name].median_s)
-        return speedups(self.latency, best)["sparse"]
+        return min(dense, key=lambda name: self.latency[name].median_s)
 
     def extra_repr(self) -> str:
         """Show how much of it is sparse."""
         sparse = sum(line.chosen.sparse for line in self.plan)
+        if self.dense is not None:
+            return f"dense, since sparse layers made it {self.speedup.verdict}"
         return f"{sparse} of {len(self.plan)} layers sparse, {self.threads} threads"
 
 
@@ -167,27 +179,27 @@ def accelerate(
         module, names, example, plan, instructions=instructions, threads=threads, lowered=lowered
     )
     if rounds:
-        result.latency = _timed(plain, result, example, threads, rounds)
+        _settle_(result, plain, example, threads, rounds)
     return result
 
 
-def _timed(
-    model: nn.Module, result: Accelerated, example: Example, threads: int, rounds: int
-) -> dict[str, Latency]:
-    """Time whole passes: sparse, dense, and dense with channels last."""
+def _settle_(
+    result: Accelerated, model: nn.Module, example: Example, threads: int, rounds: int
+) -> None:
+    """Time whole passes side by side, and let the dense model run where it is faster."""
     models: dict[str, nn.Module] = {"dense": model}
     if any(t.dim() == 4 for t in tensors(example)):
         models["dense, channels last"] = _Last(model)
-    models["sparse"] = result
-    return latency(models, example, threads=threads, rounds=rounds)
+    timed = latency({**models, "sparse": result}, example, threads=threads, rounds=rounds)
+    result.latency = timed
+    if result.speedup.high < 1:
+        result.dense = copy.deepcopy(models[result.best_dense]).eval()
 
 
 class _Last(nn.Module):
     """A model with its weights and images laid out channels last."""
 
     def __init__(self, model: nn.Module) -> None:
-        import copy
-
         super().__init__()
         self.model = copy.deepcopy(model).to(memory_format=torch.channels_last)
 

@@ -18,7 +18,6 @@ from secateurs.realise.sparse.layout import (
 )
 from secateurs.realise.sparse.ops import Call, Mean, Op, Pool, Product, Sum, reads
 
-
 Shape = tuple[int, ...]
 
 
@@ -198,9 +197,9 @@ class _Assembler:
         segment = self.parts[-1]
         assert isinstance(segment, Segment)
         segment.works.append(work)
-        if isinstance(work.op, Fold) and work.op.source is None:
-            if work.op.value not in segment.outside:
-                segment.outside.append(work.op.value)
+        fold = work.op
+        if isinstance(fold, Fold) and fold.source is None and fold.value not in segment.outside:
+            segment.outside.append(fold.value)
 
     def _lives(self) -> dict[str, tuple[int, int]]:
         """Say when each buffer is made and when it is read for the last time."""

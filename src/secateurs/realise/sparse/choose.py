@@ -70,12 +70,11 @@ class _Bench:
         assert isinstance(op, Product)
         runs = {choice: self._sparse(work, choice) for choice in self._candidates(work)}
         best, sparse_s = _fastest(runs)
-        dense = dict(self._dense(op))
-        name, dense_s = _fastest(dense)
+        _, dense_s = _fastest(dict(self._dense(op)))
         return Chosen(
             best if sparse_s < dense_s + self._layout_s(work) else DENSE,
             density=float((op.weight != 0).float().mean()),
-            stored=runs[best].entries * best.together / op.weight.numel(),  # type: ignore[attr-defined]
+            stored=runs[best].entries * best.together / op.weight.numel(),
             sparse_s=sparse_s,
             dense_s=dense_s,
         )
@@ -91,7 +90,7 @@ class _Bench:
         for together in native.TOGETHER:
             if share % together and op.groups > 1:
                 continue
-            whole = used[: len(used) // together * together].unflatten(0, (-1, together))
+            whole = used[: len(used) // together * together].reshape(-1, together, used.shape[1])
             if int(whole.any(dim=1).sum()) * together > _WORTH[together] * total:
                 continue
             most = native.widest(self.writer.instructions, together)
@@ -101,7 +100,11 @@ class _Bench:
                 yield Choice(together, width)
                 for block in (16, 32, 64, 128, 256):
                     size = block * width * lanes * 4
-                    if block < channels and _FIRST_CACHE // 4 <= size <= _FIRST_CACHE and made.plane > 1:
+                    if (
+                        block < channels
+                        and _FIRST_CACHE // 4 <= size <= _FIRST_CACHE
+                        and made.plane > 1
+                    ):
                         yield Choice(together, width, block)
 
     def _sparse(self, work: Work, choice: Choice) -> "_Run":
@@ -109,7 +112,8 @@ class _Bench:
         op = work.op
         assert isinstance(op, Product)
         encoded = entries(op, layouts[work.reads[0]], layouts[work.makes], choice)
-        steps, held = (native.Step * 1)(), []
+        held: list[Any] = []
+        steps = (native.Step * 1)()
         self.writer.product(steps[0], work, encoded, choice, held)
         return _Run(steps, held, encoded.entries, self.arena, self.writer.threads)
 
@@ -187,7 +191,7 @@ def _key(work: Work, bench: _Bench) -> str:
     op, writer = work.op, bench.writer
     assert isinstance(op, Product)
     used = op.weight.flatten(1) != 0
-    rows = used[: len(used) // 4 * 4].unflatten(0, (-1, 4)).any(dim=1)
+    rows = used[: len(used) // 4 * 4].reshape(-1, 4, used.shape[1]).any(dim=1)
     made = writer.assembly.layouts[work.makes]
     facts = (
         *(writer.instructions, writer.threads, tuple(op.weight.shape), op.groups),

@@ -1,4 +1,4 @@
-"""Sparse weights as the kernels read them: groups of filters, their entries, channel block by block."""
+"""Sparse weights as the kernels read them: groups of filters and their entries, block by block."""
 
 from dataclasses import dataclass
 
@@ -32,7 +32,7 @@ class Encoded:
     @property
     def groups(self) -> int:
         """How many groups of filters there are."""
-        return self.starts.shape[1] - 1
+        return len(self.starts[0]) - 1
 
     @property
     def entries(self) -> int:
@@ -68,7 +68,9 @@ def encode(
     filters = np.arange(_up(out, together)).clip(max=out - 1).reshape(-1, together)
     share = out // len(places)
     if share % together and len(places) > 1:
-        raise ShapeError(f"groups of {together} filters do not fit {share} filters that share inputs")
+        raise ShapeError(
+            f"groups of {together} filters do not fit {share} filters that share inputs"
+        )
     used = (dense[filters] != 0).any(axis=1)
     order = np.argsort(used.sum(axis=1), kind="stable")
     filters, used = filters[order], used[order]

@@ -37,7 +37,7 @@ class Arena:
     def view(self, layout: Layout, at: int, shape: tuple[int, ...], tokens: bool) -> Tensor:
         """Show a value as torch would, without copying it."""
         if tokens:
-            strides = _contiguous(shape[:-1]) + (layout.plane,)
+            strides: tuple[int, ...] = (*_contiguous(shape[:-1]), layout.plane)
         else:
             strides = (layout.image, layout.plane, layout.pitch, 1)
             strides = strides if len(shape) == 4 else (*strides[:2], 1)[: len(shape)]

@@ -34,7 +34,9 @@ class Layout:
     @property
     def image(self) -> int:
         """From one image to the next."""
-        return _up(self.head + self.channels * self.plane, ALIGN) if self.plane > 1 else self.channels
+        return (
+            _up(self.head + self.channels * self.plane, ALIGN) if self.plane > 1 else self.channels
+        )
 
     @property
     def size(self) -> int:
@@ -156,9 +158,7 @@ def planes(
     after = max(0, made_rows + reach.down - rows) * pitch + reach.right
     lines = -(-(rows * pitch + max(before, after, ALIGN)) // ALIGN)
     # An odd number of cache lines: neighbouring channels must not fall on the same cache sets.
-    return Layout(
-        images, channels, rows, columns, pitch, (lines | 1) * ALIGN, _up(before, ALIGN)
-    )
+    return Layout(images, channels, rows, columns, pitch, (lines | 1) * ALIGN, _up(before, ALIGN))
 
 
 def _numbers(reach: Reach) -> tuple[int, int, int, int]:

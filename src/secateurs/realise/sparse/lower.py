@@ -22,6 +22,8 @@ _DROPOUT = {
     aten.alpha_dropout.default,
 }
 Shapes = Mapping[str, tuple[int, ...]]
+Node = Any
+"""An `fx.Node`, with arguments of the kinds its operation takes."""
 
 
 class Lowering:
@@ -44,7 +46,7 @@ class Lowering:
             name = self.alias[name]
         return name
 
-    def _known(self, node: fx.Node) -> bool:
+    def _known(self, node: Node) -> bool:
         rule = _RULES.get(node.target)
         if rule is None or not all(self._floats(a) for a in node.args[:1]):
             return False
@@ -54,12 +56,12 @@ class Lowering:
         """Tell whether an argument is a value made at run time, whose shape is known."""
         return isinstance(arg, fx.Node) and arg.name in self.shapes
 
-    def image(self, arg: fx.Node) -> bool:
+    def image(self, arg: Node) -> bool:
         """Tell whether a value is made in planes, one a channel."""
         op = self.ops.get(self.value(arg))
         return isinstance(op, (Pool, Mean, Sum)) or (isinstance(op, Product) and not op.linear)
 
-    def tokens(self, arg: fx.Node) -> bool:
+    def tokens(self, arg: Node) -> bool:
         """Tell whether a value is made by a linear layer."""
         op = self.ops.get(self.value(arg))
         return isinstance(op, Product) and op.linear
@@ -73,7 +75,7 @@ class Lowering:
             found = getattr(found, atom)
         return found.detach() if isinstance(found, Tensor) else None
 
-    def before(self, arg: fx.Node, kinds: tuple[type, ...], node: fx.Node) -> Any:
+    def before(self, arg: Node, kinds: tuple[type, ...], node: Node) -> Any:
         """Return the operation that made a value, if only `node` reads it and it is open."""
         name = self.value(arg)
         op = self.ops.get(name)
@@ -100,11 +102,11 @@ def _sizes(value: Any, flat: bool, default: int) -> tuple[int, int]:
     return (default if flat else values[0], values[-1])
 
 
-def _arg(node: fx.Node, place: int, name: str, default: Any) -> Any:
+def _arg(node: Node, place: int, name: str, default: Any) -> Any:
     return node.args[place] if len(node.args) > place else node.kwargs.get(name, default)
 
 
-def _convolution(low: Lowering, node: fx.Node) -> bool:
+def _convolution(low: Lowering, node: Node) -> bool:
     weight, bias = low.constant(node.args[1]), _arg(node, 2, "bias", None)
     padding = _arg(node, 4, "padding", 0)
     held = None if bias is None else low.constant(bias)
@@ -135,7 +137,7 @@ def _convolution(low: Lowering, node: fx.Node) -> bool:
     )
 
 
-def _linear(low: Lowering, node: fx.Node) -> bool:
+def _linear(low: Lowering, node: Node) -> bool:
     weight, bias = low.constant(node.args[1]), _arg(node, 2, "bias", None)
     held = None if bias is None else low.constant(bias)
     if weight is None or weight.dtype != torch.float32 or (bias is not None and held is None):
@@ -154,7 +156,7 @@ def _linear(low: Lowering, node: fx.Node) -> bool:
     )
 
 
-def _batch_norm(low: Lowering, node: fx.Node) -> bool:
+def _batch_norm(low: Lowering, node: Node) -> bool:
     """Fold a norm with fixed statistics into the product before it."""
     op = low.before(node.args[0], (Product,), node)
     scale, shift, mean, variance = (low.constant(a) for a in node.args[1:5])
@@ -170,7 +172,7 @@ def _batch_norm(low: Lowering, node: fx.Node) -> bool:
     return low.put(renamed(op, node.name, weight=weight.float(), bias=bias.float()), op.name)
 
 
-def _add(low: Lowering, node: fx.Node) -> bool:
+def _add(low: Lowering, node: Node) -> bool:
     """Fuse a sum of two values into the product that made the later one."""
     if len(node.args) < 2 or node.kwargs.get("alpha", 1) != 1:
         return False
@@ -196,8 +198,8 @@ def _add(low: Lowering, node: fx.Node) -> bool:
     return False
 
 
-def _clamp(bounds: Callable[[fx.Node], tuple[float, float]]) -> Callable[[Lowering, fx.Node], bool]:
-    def rule(low: Lowering, node: fx.Node) -> bool:
+def _clamp(bounds: Callable[[Node], tuple[float, float]]) -> Callable[[Lowering, Node], bool]:
+    def rule(low: Lowering, node: Node) -> bool:
         op = low.before(node.args[0], (Product, Sum), node)
         if op is None:
             return False
@@ -207,16 +209,16 @@ def _clamp(bounds: Callable[[fx.Node], tuple[float, float]]) -> Callable[[Loweri
     return rule
 
 
-def _limits(node: fx.Node) -> tuple[float, float]:
+def _limits(node: Node) -> tuple[float, float]:
     least, most = _arg(node, 1, "min", None), _arg(node, 2, "max", None)
     return (-inf if least is None else float(least)), (inf if most is None else float(most))
 
 
-def _hardtanh(node: fx.Node) -> tuple[float, float]:
+def _hardtanh(node: Node) -> tuple[float, float]:
     return float(_arg(node, 1, "min_val", -1.0)), float(_arg(node, 2, "max_val", 1.0))
 
 
-def _max_pool(low: Lowering, node: fx.Node) -> bool:
+def _max_pool(low: Lowering, node: Node) -> bool:
     window = _sizes(node.args[1], False, 1)
     stride = _sizes(_arg(node, 2, "stride", []) or window, False, 1)
     padding = _sizes(_arg(node, 3, "padding", 0), False, 0)
@@ -227,7 +229,7 @@ def _max_pool(low: Lowering, node: fx.Node) -> bool:
     return low.put(Pool(node.name, source, window, stride, padding))
 
 
-def _mean(low: Lowering, node: fx.Node) -> bool:
+def _mean(low: Lowering, node: Node) -> bool:
     shape, source = low.shapes[node.args[0].name], low.value(node.args[0])
     if len(shape) != 4:
         return False
@@ -244,7 +246,7 @@ def _mean(low: Lowering, node: fx.Node) -> bool:
     return low.put(Mean(node.name, source))
 
 
-def _flat(low: Lowering, node: fx.Node) -> bool:
+def _flat(low: Lowering, node: Node) -> bool:
     """Let the mean of each channel go by its shape without the axes of length 1."""
     op = low.before(node.args[0], (Mean,), node)
     shape = low.shapes[node.name]
@@ -253,19 +255,19 @@ def _flat(low: Lowering, node: fx.Node) -> bool:
     return low.put(renamed(op, node.name), op.name)
 
 
-def _same(low: Lowering, node: fx.Node) -> bool:
+def _same(low: Lowering, node: Node) -> bool:
     if len(node.args[0].users) > 1:
         low.shared.add(low.value(node.args[0]))
     low.alias[node.name] = low.value(node.args[0])
     return True
 
 
-def _dropped(low: Lowering, node: fx.Node) -> bool:
+def _dropped(low: Lowering, node: Node) -> bool:
     """In evaluation dropout does nothing."""
     return _same(low, node)
 
 
-_RULES: dict[Any, Callable[[Lowering, fx.Node], bool]] = {
+_RULES: dict[Any, Callable[[Lowering, Node], bool]] = {
     aten.conv2d.default: _convolution,
     aten.conv1d.default: _convolution,
     aten.linear.default: _linear,
@@ -323,17 +325,17 @@ def _twin(target: Any) -> Any:
     return getattr(packet, overload, None)
 
 
-def _is_view(node: fx.Node) -> bool:
+def _is_view(node: Node) -> bool:
     if node.target is operator.getitem or node.op in ("placeholder", "get_attr"):
         return True
     schema = getattr(node.target, "_schema", None)
     return bool(schema and schema.returns and schema.returns[0].alias_info)
 
 
-def _is_viewed(node: fx.Node) -> bool:
+def _is_viewed(node: Node) -> bool:
     return any(u.op == "call_function" and _is_view(u) and not _mutable(u) for u in node.users)
 
 
-def _mutable(node: fx.Node) -> bool:
+def _mutable(node: Node) -> bool:
     schema = getattr(node.target, "_schema", None)
     return bool(schema is not None and schema.is_mutable)

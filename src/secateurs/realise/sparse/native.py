@@ -33,10 +33,7 @@ class Entries(ctypes.Structure):
 
     _fields_ = (
         *((name, c_int64) for name in ("blocks", "groups")),
-        *(
-            (name, c_void_p)
-            for name in ("starts", "offsets", "values", "filters", "bias", "keep")
-        ),
+        *((name, c_void_p) for name in ("starts", "offsets", "values", "filters", "bias", "keep")),
         *((name, c_float) for name in ("low", "high")),
     )
 
@@ -48,10 +45,7 @@ class Step(ctypes.Structure):
         *((name, c_int64) for name in ("kind", "instructions", "items")),
         *((name, Planes) for name in ("source", "made", "other")),
         ("layer", Entries),
-        *(
-            (name, c_int64)
-            for name in ("positions", "vectors", "together", "chunk", "residual")
-        ),
+        *((name, c_int64) for name in ("positions", "vectors", "together", "chunk", "residual")),
         *((name, c_int64 * 2) for name in ("window", "stride", "pad")),
         ("outside", c_int64),
         ("strides", c_int64 * 4),

@@ -1,4 +1,4 @@
-"""What a network does, in the few words the sparse run time knows, and calls of torch for the rest."""
+"""What a network does, in the words of the sparse run time, and calls of torch for the rest."""
 
 from dataclasses import dataclass, field, replace
 from math import inf
@@ -17,7 +17,7 @@ class Product:
     param: str
     """The user's name of the weight."""
     weight: Tensor = field(repr=False)
-    """float32, (out, in // groups, kernel height, kernel width); a linear layer's kernel is 1 x 1."""
+    """float32, (out, in // groups, kernel height, kernel width); 1 x 1 for a linear layer."""
     bias: Tensor = field(repr=False)
     """float32, (out,)."""
     stride: tuple[int, int] = (1, 1)

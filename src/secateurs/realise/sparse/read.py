@@ -64,9 +64,9 @@ def shapes_of(module: fx.GraphModule, example: Example) -> dict[str, tuple[int, 
     class Recorder(fx.Interpreter):
         def run_node(self, n: fx.Node) -> Any:
             value = super().run_node(n)
-            if isinstance(value, Tensor) and n.op == "call_function":
-                if value.dtype == torch.float32 and value.device.type == "cpu":
-                    found[n.name] = tuple(value.shape)
+            known = isinstance(value, Tensor) and n.op == "call_function"
+            if known and value.dtype == torch.float32 and value.device.type == "cpu":
+                found[n.name] = tuple(value.shape)
             return value
 
     args, kwargs = arguments(example)

@@ -1,6 +1,5 @@
 """The steps of an assembled network, with every number the kernels need."""
 
-import ctypes
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf, prod
@@ -16,7 +15,7 @@ from secateurs.realise.sparse.choice import Choice
 from secateurs.realise.sparse.encode import Encoded, encode
 from secateurs.realise.sparse.layout import Layout, taps
 from secateurs.realise.sparse.native import Entries, Step
-from secateurs.realise.sparse.ops import Call, Mean, Pool, Product, Sum
+from secateurs.realise.sparse.ops import Mean, Pool, Product, Sum
 
 _SHARES = 4
 """Items a thread should find in a step, so that a slow thread delays the others little."""
@@ -39,7 +38,9 @@ class Writer:
     instructions: str
     threads: int
 
-    def segment(self, segment: Segment, encoded: Mapping[str, Encoded], choices: Mapping[str, Choice]) -> Steps:
+    def segment(
+        self, segment: Segment, encoded: Mapping[str, Encoded], choices: Mapping[str, Choice]
+    ) -> Steps:
         """Return a segment's steps; every product's entries are given."""
         steps = (Step * len(segment.works))()
         held: list[Any] = []
@@ -78,7 +79,9 @@ class Writer:
             step.kind, tiles = native.ROWS, 1
         else:
             step.vectors = choice.vectors
-            tiles = made.images * -(-made.positions // (choice.vectors * native.lanes(self.instructions)))
+            tiles = made.images * -(
+                -made.positions // (choice.vectors * native.lanes(self.instructions))
+            )
         wanted = _SHARES * self.threads if self.threads > 1 else 1
         step.chunk = -(-encoded.groups // min(encoded.groups, max(1, -(-wanted // tiles))))
         step.items = tiles * -(-encoded.groups // step.chunk)
@@ -151,7 +154,8 @@ def check(encoded: Encoded, source: Layout, made: Layout, assembly: Assembly, la
         int(offsets.min()) < -source.head or int(offsets.max()) + made.positions > last
     ):
         raise ShapeError(
-            f"offsets from {offsets.min()} to {offsets.max()} leave an input of {source.image} floats"
+            f"offsets from {offsets.min()} to {offsets.max()} leave an input of {source.image} "
+            "floats"
         )
     if len(filters) == 0 or int(filters.min()) < 0 or int(filters.max()) >= made.channels:
         raise ShapeError(f"filters {filters} do not fit an output of {made.channels} channels")

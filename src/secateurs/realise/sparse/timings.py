@@ -28,7 +28,9 @@ def default_path() -> Path:
 def machine() -> str:
     """Name what timings depend on besides the layer: processor, kernels, torch."""
     facts = environment()
-    return f"{facts['cpu']} | {facts['cores']} cores | {library(KERNELS).stem} | {torch.__version__}"
+    return (
+        f"{facts['cpu']} | {facts['cores']} cores | {library(KERNELS).stem} | {torch.__version__}"
+    )
 
 
 @contextmanager

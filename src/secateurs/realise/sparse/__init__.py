@@ -1,0 +1,7 @@
+"""Zeros that are really faster: layers that skip their zeros, chosen by timing, on the CPU."""
+
+from secateurs.realise.sparse.accelerate import Accelerated, LayerPlan, accelerate
+from secateurs.realise.sparse.choice import Choice, Chosen
+from secateurs.realise.sparse.native import available
+
+__all__ = ["Accelerated", "Choice", "Chosen", "LayerPlan", "accelerate", "available"]
