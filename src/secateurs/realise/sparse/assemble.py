@@ -185,7 +185,7 @@ class _Assembler:
         if made in self.layouts:
             return made
         self.layouts[made] = layout
-        assert home is None or home.positions == 1, f"{value} is an image, not a list of tokens"
+        assert home is None or home.rows * home.columns == 1, f"{value} is an image"
         strides = (0, 1, 0, shape[-1]) if home is None else (0, home.plane, 0, home.image)
         fold = Fold(value, made, home, strides, 1, layout.columns)
         self._do(Work(fold, (value,), made))

@@ -152,7 +152,7 @@ def planes(
 ) -> Layout:
     """Lay out an activation that filters of a certain reach read, making `made_rows` rows."""
     rows, columns = size
-    if rows * pitch == 1 and images == 1:
+    if images * rows * pitch * made_rows == 1 and reach == Reach():
         return Layout(images, channels, 1, 1, 1, 1, 0)
     before = reach.up * pitch + reach.left
     after = max(0, made_rows + reach.down - rows) * pitch + reach.right
