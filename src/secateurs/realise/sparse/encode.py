@@ -71,7 +71,7 @@ def encode(
         raise ShapeError(
             f"groups of {together} filters do not fit {share} filters that share inputs"
         )
-    used = (dense[filters] != 0).any(axis=1)
+    used = (dense != 0)[filters].any(axis=1)
     order = np.argsort(used.sum(axis=1), kind="stable")
     filters, used = filters[order], used[order]
     group, column = used.nonzero()

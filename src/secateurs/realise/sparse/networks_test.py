@@ -42,19 +42,35 @@ def any_choice(op):
 
 MODELS = {
     "lenet5": (1, 28), "lenet300": (1, 28), "digits_cnn": (1, 8), "resnet20": (3, 32),
-    "vgg16_bn_cifar": (3, 32),
     "torchvision:resnet18": (3, 64), "torchvision:mobilenet_v2": (3, 64),
     "torchvision:mobilenet_v3_small": (3, 64), "torchvision:shufflenet_v2_x0_5": (3, 64),
-    "torchvision:densenet121": (3, 64), "torchvision:googlenet": (3, 64),
-    "torchvision:alexnet": (3, 64), "torchvision:convnext_tiny": (3, 64),
-    "torchvision:resnext50_32x4d": (3, 64),
 }  # fmt: skip
+LARGE = {
+    name: (3, 64)
+    for name in (
+        "torchvision:alexnet", "torchvision:convnext_tiny", "torchvision:densenet121",
+        "torchvision:googlenet", "torchvision:resnext50_32x4d", "torchvision:vgg11",
+        "torchvision:efficientnet_b0", "torchvision:regnet_y_400mf", "torchvision:swin_t",
+        "torchvision:squeezenet1_1", "torchvision:mnasnet0_5", "torchvision:inception_v3",
+    )
+} | {"torchvision:vit_b_16": (3, 224), "torchvision:inception_v3": (3, 96)}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LARGE)
+def test_a_large_sparse_network_computes_what_the_model_does(name):
+    check(name, LARGE[name], 2)
 
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("batch", [1, 2])
 def test_a_sparse_network_computes_what_the_model_does(name, batch):
-    channels, size = MODELS[name]
+    check(name, MODELS[name], batch)
+
+
+def check(name, shape, batch):
+    """Compare two choices of kernels with the model in float64."""
+    channels, size = shape
     torch.manual_seed(0)
     model = pruned(create(name))
     x = torch.randn(batch, channels, size, size)
