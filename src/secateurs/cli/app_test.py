@@ -94,6 +94,7 @@ def test_a_plan_is_written_edited_and_carried_out(call, tmp_path):
             "can be reached",
         ),
         ([*PRUNE, "--density", "0.5", "-o", "rounds", "--out", "{}/r"], "is not NAME=VALUE"),
+        ([*PRUNE, "--density", "0.5", "--control", "x", "--out", "{}/r"], "unknown control 'x'"),
         ([*PRUNE, "--density", "0.5", "-o", "rounds=x", "--out", "{}/r"], "use a whole number"),
         ([*PRUNE, "--density", "0.5", "--granularity", "atom", "--out", "{}/r"], "'atom'; use one"),
         (

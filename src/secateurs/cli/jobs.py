@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from secateurs.cli import show
-from secateurs.cli.words import options, target_of
+from secateurs.cli.words import control_of, options, target_of
 from secateurs.measure.report import Report
 from secateurs.methods.task import Target
 from secateurs.recovery.settings import FINETUNE, Precision, Trainer
@@ -119,6 +119,13 @@ def prune(
     repair: Annotated[
         str, typer.Option(help="none, bn or least-squares: after the cut, before any training.")
     ] = "bn",
+    control: Annotated[
+        str | None,
+        typer.Option(help="scratch: also train the small architecture from nothing, and compare."),
+    ] = None,
+    control_epochs: Annotated[
+        int, typer.Option(min=0, help="How long a given dense model was trained.")
+    ] = 0,
     lr: Lr = None,
     batch_size: BatchSize = 128,
     precision: PrecisionOf = "float32",
@@ -134,6 +141,7 @@ def prune(
     """
     target = Target("density", 1.0) if plan else target_of(density, macs, params)
     method = "planned" if plan else method
+    dense = _dense(dense_epochs or control_epochs, None, 5e-4, precision, seed)
     words = [*(option or []), *([f"plan={plan}"] if plan else [])]
     cut = Cut(
         method,
@@ -143,6 +151,7 @@ def prune(
             FINETUNE, epochs=epochs, lr=lr or FINETUNE.lr, precision=_word(precision), seed=seed
         ),
         repair=repair,  # type: ignore[arg-type]  # Cut checks the word.
+        control=control_of(control, dense),
     )
     recipe = Recipe(
         model,
@@ -150,7 +159,7 @@ def prune(
         (cut,),
         checkpoint=_text(checkpoint),
         pretrained=pretrained,
-        dense=_dense(dense_epochs, None, 5e-4, precision, seed) if dense_epochs else None,
+        dense=dense if dense_epochs else None,
         data_dir=_text(data_dir),
         batch_size=batch_size,
         image_size=image_size,

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from secateurs.core.errors import BudgetError, PruneError
+from secateurs.core.errors import BudgetError, PruneError, UnknownNameError
 from secateurs.methods.table import METHODS, options_of
 from secateurs.methods.task import Target
+from secateurs.recovery.settings import Trainer
 
 
 def target_of(density: float | None, macs: float | None, params: float | None) -> Target:
@@ -22,6 +23,17 @@ def target_of(density: float | None, macs: float | None, params: float | None) -
         )
     (kind, value), *_ = asked.items()
     return Target(kind, value)  # type: ignore[arg-type]
+
+
+def control_of(word: str | None, dense: Trainer) -> Trainer | None:
+    """Return how a control is trained: as the dense model was; None for no control.
+
+    Raises:
+        UnknownNameError: no such control.
+    """
+    if word not in (None, "scratch"):
+        raise UnknownNameError(f"unknown control {word!r}; use scratch, or leave --control out")
+    return dense if word else None
 
 
 def options(method: str, granularity: str, words: list[str]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from secateurs.measure.report import Report
 from secateurs.methods.table import method
 from secateurs.methods.task import Pruned, Task
 from secateurs.recovery.history import Progress
+from secateurs.runs.control import train_controls
 from secateurs.runs.folder import open_folder
 from secateurs.runs.prepare import Job, prepare
 from secateurs.runs.recipe import Cut, Recipe
@@ -49,14 +50,19 @@ def run(recipe: Recipe, folder: Path, *, resume: bool = False, say: Say = SILENT
         say.line(f"training {recipe.model} on {recipe.data}, {recipe.dense.epochs} epochs")
         stages.fit(job.model, "dense", recipe.dense)
     save_dense(job, folder)
-    pruned = []
+    pruned, notes = [], list[str]()
     for cut in recipe.cuts:
         say.line(f"pruning: {cut.label}, {cut.target.kind} {cut.target.fraction:g}")
+        done = set(stages.histories)
         result = prune(job, cut, stages, say)
         save_pruned(job, cut, result, folder)
         pruned.append(result)
+        if cut.control is not None:
+            say.line(f"training the architecture of {cut.label} from nothing, to compare with")
+            parts = {p: len(h.epochs) for p, h in stages.histories.items() if p not in done}
+            notes += train_controls(job, cut, result, parts, stages, folder)
     say.line("measuring: accuracy on the test set, latency side by side")
-    return report_on(job, pruned, stages.histories, folder)
+    return report_on(job, pruned, stages.histories, folder, notes)
 
 
 def prune(job: Job, cut: Cut, stages: Stages, say: Say = SILENT) -> Pruned:

@@ -35,6 +35,12 @@ def prepare(recipe: Recipe) -> Job:
     """
     for cut in recipe.cuts:
         method(cut.method, cut.options)
+    for cut in recipe.cuts:
+        if cut.control is not None and cut.control.epochs < 1:
+            raise PruneError(
+                "a control trains as long as the dense network did, and nobody said how long; "
+                "pass --control-epochs N"
+            )
     labels = [cut.label for cut in recipe.cuts]
     if len(set(labels)) < len(labels):
         raise PruneError(

@@ -27,6 +27,9 @@ class Cut:
     """How the pruned model recovers; 0 epochs leave it untrained."""
     repair: Repair = "bn"
     """How it is mended before that."""
+    control: Trainer | None = None
+    """How the dense model was trained; its small architecture is then trained so from nothing,
+    to compare with. None trains no control."""
 
     def __post_init__(self) -> None:
         """Refuse words that are no repair."""
@@ -96,6 +99,7 @@ def _cut(plain: dict[str, Any]) -> Cut:
         options={k: tuple(v) if isinstance(v, list) else v for k, v in plain["options"].items()},
         recover=Trainer(**plain["recover"]),
         repair=plain.get("repair", "bn"),
+        control=Trainer(**plain["control"]) if plain.get("control") else None,
     )
 
 

@@ -15,6 +15,7 @@ from secateurs.measure.perlayer import layer_rows
 from secateurs.measure.report import Curve, Proof, Report, measure_row, write_whole
 from secateurs.methods.task import Pruned
 from secateurs.recovery.history import History
+from secateurs.runs.control import control_notes
 from secateurs.runs.prepare import Job
 from secateurs.runs.recipe import Cut
 from secateurs.runs.saved import DENSE, models_of, packed_file, weights_file
@@ -24,9 +25,13 @@ _WORK = 2e9
 
 
 def report_on(
-    job: Job, pruned: Sequence[Pruned], histories: Mapping[str, History], folder: Path
+    job: Job,
+    pruned: Sequence[Pruned],
+    histories: Mapping[str, History],
+    folder: Path,
+    notes: Sequence[str] = (),
 ) -> Report:
-    """Measure every saved model and write `report.json` and `report.html`.
+    """Measure every saved model and write `report.json` and `report.html`, `notes` included.
 
     Accuracy is of the test set, which nothing else of a run has looked at.
     """
@@ -35,13 +40,14 @@ def report_on(
     assert job.data.valid is not None, "prepare() has checked"
     test, valid = job.data.test, job.data.valid
     timed, faster = timings(job, models)
+    cut_labels = {cut.label for cut in job.recipe.cuts}
     rows = tuple(
         measure_row(
             label,
             model,
             job.data.example,
             path=weights_file(folder, label),
-            packed=None if label == DENSE else packed_file(folder, label),
+            packed=packed_file(folder, label) if label in cut_labels else None,
             latency=timed[label],
             speedup=faster[label],
             test=evaluate(model, test),
@@ -58,7 +64,11 @@ def report_on(
         curves=tuple(
             Curve(part, tuple(history.to_json()["epochs"])) for part, history in histories.items()
         ),
-        notes=tuple(n for cut, result in cuts for n in _notes(cut, result, faster[cut.label])),
+        notes=(
+            *(n for cut, result in cuts for n in _notes(cut, result, faster[cut.label])),
+            *control_notes(job, models),
+            *notes,
+        ),
         environment=environment(),
         recipe=job.recipe.to_json(),
     )

@@ -12,6 +12,8 @@ from secateurs.runs.prepare import Job, build
 from secateurs.runs.recipe import Cut
 
 DENSE = "dense"
+CONTROLS = {"scratch-e": "as many epochs", "scratch-b": "as much compute"}
+"""Ending of a control's label → what it has in common with the pruned model in all."""
 
 
 def save_dense(job: Job, folder: Path) -> None:
@@ -50,9 +52,14 @@ def weights_file(folder: Path, label: str) -> Path:
 def models_of(job: Job, folder: Path) -> dict[str, nn.Module]:
     """Read every model of a run into fresh instances: label → model, the dense one first.
 
+    A cut's controls come after it, where they could be trained.
+
     Raises:
         FileError: a file is missing or damaged.
     """
-    labels = [DENSE, *(cut.label for cut in job.recipe.cuts)]
+    labels = [DENSE]
+    for cut in job.recipe.cuts:
+        controls = [f"{cut.label}-{name}" for name in CONTROLS] if cut.control else []
+        labels += [cut.label, *(c for c in controls if weights_file(folder, c).exists())]
     plain = replace(job.recipe, pretrained=False)
     return {label: load_checkpoint(folder / label, build(plain, job.data)) for label in labels}
