@@ -12,6 +12,7 @@ from torch import nn
 
 from secateurs.core.errors import FileError
 from secateurs.core.example import Example
+from secateurs.core.whole import write_bytes
 from secateurs.measure.accuracy import Accuracy
 from secateurs.measure.compute import macs
 from secateurs.measure.latency import Latency, Speedup
@@ -146,14 +147,11 @@ def write_whole(path: str | os.PathLike[str], text: str) -> None:
     Raises:
         FileError: the file cannot be written.
     """
-    target = Path(path)
-    part = target.with_name(target.name + ".part")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8")
-        part.replace(target)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FileError(f"cannot write {str(target)!r} ({error}); choose another folder") from error
+        raise FileError(f"cannot write {str(path)!r} ({error}); choose another folder") from error
+    write_bytes(path, text.encode())
 
 
 def _finite(value: Any) -> Any:

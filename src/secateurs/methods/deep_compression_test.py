@@ -21,14 +21,14 @@ def net():
 class Steps:
     """A `Train` that takes a few steps of plain gradient descent and remembers the parts."""
 
-    def __init__(self):
-        self.parts = []
+    def __init__(self, steps=10):
+        self.parts, self.steps = [], steps
 
     def __call__(self, model, *, name, epochs=None, after_step=None, penalty=None):
         self.parts.append((name, epochs))
         generator = torch.Generator().manual_seed(1)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-        for step in range(10):
+        for step in range(self.steps):
             x = torch.randn(16, 20, generator=generator)
             loss = (model(x) - x[:, :10]).square().mean()
             optimizer.zero_grad()
@@ -64,6 +64,8 @@ OPTIONS = [
     {"price": 0.1, "bits": 4, "code": "smallest"},
     {"pruning": "dns", "ranking": "global", "code": "smallest"},
     {"bits_of": ("2.weight=1",)},
+    {"pruning": "gradual", "learn": "weights", "price": 0.01, "bits": 3, "code": "smallest"},
+    {"pruning": "dns", "learn": "weights", "biases": "levels", "bias_bits": 4, "bits": 2},
 ]
 
 
@@ -167,7 +169,11 @@ def test_a_method_that_was_run_twice_gives_the_same_file():
         ({"bytes": 300}, BudgetError, "cannot pack 450 weights into a file of 300 bytes: with 1"),
         ({"bytes": 300, "ratio": 2.0}, BudgetError, "bytes 300 and ratio 2 are two budgets"),
         ({"ratio": 0.5}, BudgetError, "cannot aim at bytes 0, ratio 0.5; use 1 or more"),
-        ({"pruning": "obd"}, UnknownNameError, "unknown pruning 'obd'; use one of magnitude, dns"),
+        (
+            {"pruning": "obd"},
+            UnknownNameError,
+            "unknown pruning 'obd'; use one of magnitude, gradual",
+        ),
         ({"code": "zip"}, UnknownNameError, "unknown code 'zip'; use one of smallest, paper"),
         ({"biases": "none"}, UnknownNameError, "unknown biases 'none'; use one of float32"),
         ({"entries": "levels"}, UnknownNameError, "unknown entries 'levels'; use one of float32"),
@@ -176,3 +182,36 @@ def test_a_method_that_was_run_twice_gives_the_same_file():
 def test_what_cannot_be_done_is_said(options, error, message):
     with pytest.raises(error, match=message):
         deep_compression(task(), HALF, **options)
+
+
+def test_channels_may_go_first_and_the_rest_is_pruned_and_packed():
+    pruned = deep_compression(
+        task(Steps()), HALF, channels=0.5, pruning="dns", learn="weights", price=0.01
+    )
+    assert pruned.compacted is not None
+    assert pruned.compacted.proof.difference <= pruned.compacted.proof.tolerance
+    hidden = pruned.model[0].weight.shape[0]
+    assert hidden == 15
+    found = decode(file_of(pruned)).state()
+    assert all(torch.equal(found[n], t) for n, t in pruned.model.state_dict().items())
+    kept = sum(int(pruned.mask[f"{i}.weight"].sum()) for i in (0, 2))
+    assert kept <= round(0.5 * hidden * 30)
+
+
+def test_weights_that_learn_behind_their_values_make_less_of_a_file():
+    sizes = []
+    for price in (0.0, 0.1, 1.0):
+        pruned = deep_compression(
+            task(Steps(100)), HALF, learn="weights", price=price, bits=3, code="smallest"
+        )
+        sizes.append(len(file_of(pruned)))
+        assert all(len(c.canonical().codebook) <= 8 for c in pruned.coded.values())
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] < sizes[0]
+
+
+def test_bits_get_dearer_until_the_file_fits():
+    pruned = deep_compression(
+        task(Steps()), HALF, learn="weights", bytes=700, code="smallest", biases="levels"
+    )
+    assert len(file_of(pruned)) <= 700

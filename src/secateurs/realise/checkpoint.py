@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor, fx, nn
 
 from secateurs.core.errors import FileError, ShapeError
 from secateurs.core.mask import Mask
+from secateurs.core.whole import write_bytes
 from secateurs.realise.attention import narrow_
 from secateurs.realise.program import is_program
 from secateurs.realise.program_json import dump_program, load_program
@@ -70,8 +70,8 @@ def save_checkpoint(
     data = save_tensors(blobs, metadata={"format": "pt"})
     content["tensors"] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     text = json.dumps(content, indent=1)
-    _write(weights, data)
-    _write(sheet, text.encode())
+    write_bytes(weights, data)
+    write_bytes(sheet, text.encode())
     return weights, sheet
 
 
@@ -128,19 +128,6 @@ def _paths(stem: str | Path) -> tuple[Path, Path]:
     if path.suffix in (".safetensors", ".json"):
         path = path.with_suffix("")
     return path.with_name(path.name + ".safetensors"), path.with_name(path.name + ".json")
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _to_save(model: nn.Module, record: Record | None) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -139,7 +139,7 @@ def shared(
     try:
         for slot, table in found:
             spread = Spread(table, step).to(slot.tensor.device)
-            _swap_(slot.tensor, table.codebook.to(slot.tensor))
+            swap_(slot.tensor, table.codebook.to(slot.tensor))
             held._held.append((slot, spread, table))
             for module, attribute in slot.owners:
                 attach_(module, attribute, spread)
@@ -151,10 +151,10 @@ def shared(
                 dense = spread(slot.tensor)
             for module, attribute in slot.owners:
                 detach_(module, attribute, spread)
-            _swap_(slot.tensor, dense)
+            swap_(slot.tensor, dense)
 
 
-def _swap_(parameter: Tensor, value: Tensor) -> None:
+def swap_(parameter: Tensor, value: Tensor) -> None:
     """Let a parameter hold another value, of any shape."""
     parameter.data = value.clone()
     parameter.grad = None

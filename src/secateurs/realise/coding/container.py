@@ -8,7 +8,6 @@ proportion to the file: a file of n bytes never claims more than EXPANSION * n +
 """
 
 import os
-import tempfile
 import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from secateurs.core.errors import FileError
+from secateurs.core.whole import write_bytes
 from secateurs.realise.coding import header as head
 from secateurs.realise.coding.bits import Reader, varint
 from secateurs.realise.coding.header import Entry, Header
@@ -138,20 +138,7 @@ def write(
     A full disk or a killed process leaves what was there before.
     """
     blob = encode(tensors, recipe, indices=indices, values=values)
-    target = Path(path)
-    part: str | None = None
-    try:
-        handle, part = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(blob)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(part, 0o666 & ~_umask())
-        os.replace(part, target)
-    except OSError as error:
-        if part is not None:
-            Path(part).unlink(missing_ok=True)
-        raise FileError(f"cannot write {str(target)!r}: {error.strerror}") from error
+    write_bytes(path, blob)
     return len(blob)
 
 
@@ -179,9 +166,3 @@ def _identity(coded: Coded) -> Any:
         *(coded.untyped_storage().data_ptr(), coded.storage_offset()),
         *(tuple(coded.shape), coded.stride(), coded.dtype),
     )
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
