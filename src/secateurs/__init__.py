@@ -7,6 +7,7 @@ from secateurs.graph import Graph, predict, trace
 from secateurs.realise.checkpoint import load_checkpoint, save_checkpoint
 from secateurs.realise.compact import compact
 from secateurs.realise.masked import masked
+from secateurs.realise.packed import load
 
 __version__ = "0.1.0.dev0"
 
@@ -16,6 +17,7 @@ __all__ = [
     "PruneError",
     "channels",
     "compact",
+    "load",
     "load_checkpoint",
     "masked",
     "predict",

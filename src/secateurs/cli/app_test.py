@@ -26,7 +26,18 @@ def call(monkeypatch, capsys):
     return lambda *words: secateurs(monkeypatch, capsys, *words)
 
 
-COMMANDS = ("demo", "train", "prune", "compare", "bench", "unpack", "inspect", "plan", "methods")
+COMMANDS = (
+    "demo",
+    "train",
+    "prune",
+    "compare",
+    "bench",
+    "pack",
+    "unpack",
+    "inspect",
+    "plan",
+    "methods",
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

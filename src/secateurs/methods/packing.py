@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from secateurs.core.errors import BudgetError
 from secateurs.realise.coding.container import encode
 from secateurs.realise.coding.shared import Coded, Shared
+from secateurs.realise.packed import held
 from secateurs.realise.quantise import as_shared, quantise, rate_distortion
 from secateurs.realise.sharing import Codebook, share
 from secateurs.realise.sharing_bits import allot
@@ -44,7 +45,7 @@ class Packing:
 
     def contents(self, model: nn.Module, coded: Mapping[str, Coded]) -> dict[str, Coded]:
         """Return everything the file holds."""
-        return {name: coded.get(name, t) for name, t in model.state_dict().items()}
+        return {name: coded.get(name, t) for name, t in held(model).items()}
 
     def size(self, model: nn.Module, tables: Mapping[str, Shared]) -> int:
         """Return the bytes of the whole file."""

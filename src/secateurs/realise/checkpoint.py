@@ -95,7 +95,7 @@ def load_checkpoint(stem: str | Path, model: nn.Module) -> nn.Module:
             raise FileError(f"{where}: tensor {name!r} is listed but not stored; save it again")
         if name in fresh:
             _check_shape(where, name, entry, fresh[name])
-            memo[id(fresh[name])] = _like(fresh[name], saved[name])
+            memo[id(fresh[name])] = like(fresh[name], saved[name])
         elif not (inside and name.startswith(inside)):
             raise ShapeError(
                 f"{where}: parameter {name!r} does not exist in this {type(model).__name__}; "
@@ -109,7 +109,7 @@ def load_checkpoint(stem: str | Path, model: nn.Module) -> nn.Module:
             f"({len(lost)} missing); build the model as it was ({content['class']})"
         )
     small = copy_with(model, memo)
-    _edit_(small, content["attributes"], where)
+    edit_(small, content["attributes"], where)
     for path, nodes in parts.items():
         small = _put_part(small, path, nodes, saved, content["tied"], where)
     if content["kept"] or parts:
@@ -267,7 +267,8 @@ def _check_shape(where: str, name: str, entry: Mapping[str, Any], fresh: Tensor)
         )
 
 
-def _like(fresh: Tensor, saved: Tensor) -> Tensor:
+def like(fresh: Tensor, saved: Tensor) -> Tensor:
+    """Return a saved tensor as what a fresh model holds: a parameter, or a buffer."""
     saved = saved.to(fresh.device)
     if not isinstance(fresh, nn.Parameter):
         return saved
@@ -276,7 +277,12 @@ def _like(fresh: Tensor, saved: Tensor) -> Tensor:
     return parameter
 
 
-def _edit_(model: nn.Module, edits: list[Any], where: str) -> None:
+def edit_(model: nn.Module, edits: list[Any], where: str) -> None:
+    """Set the attributes that name sizes, each checked to be as it was before the cut.
+
+    Raises:
+        ShapeError: an attribute is not there, or is another.
+    """
     for path, name, old, new in edits:
         try:
             module = model.get_submodule(path)

@@ -26,9 +26,7 @@ def load_state(model: nn.Module, path: str | Path) -> None:
         ShapeError: it does not fit; names what is missing, unknown or of another shape.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileError(f"{str(path)!r} does not exist; pass a .safetensors, .pt or .pth file")
-    state = _unwrapped(_read(path), path)
+    state = read_state(path)
     wanted = model.state_dict()
     tied = {n for n in wanted if n not in dict(model.named_parameters())}
     missing = [n for n in wanted if n not in state and not (n in tied and _twin(model, n, state))]
@@ -47,6 +45,18 @@ def load_state(model: nn.Module, path: str | Path) -> None:
             f"{_few(missing)}, unknown {_few(unknown)}; is it another model's file?"
         )
     model.load_state_dict(state, strict=False)
+
+
+def read_state(path: str | Path) -> dict[str, Tensor]:
+    """Return the state dict that a file holds, by plain names.
+
+    Raises:
+        FileError: the file is missing, damaged, or holds no state dict.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileError(f"{str(path)!r} does not exist; pass a .safetensors, .pt or .pth file")
+    return _unwrapped(_read(path), path)
 
 
 def _read(path: Path) -> Any:

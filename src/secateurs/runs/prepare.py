@@ -88,18 +88,14 @@ def build(recipe: Recipe, data: Data) -> nn.Module:
     """Build the model for the data's classes and channels; its first weights follow the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        return create(
-            recipe.model,
-            classes=data.classes,
-            in_channels=_channels(data),
-            pretrained=recipe.pretrained,
-        )
+        return create(recipe.model, **told_to_create(data), pretrained=recipe.pretrained)
 
 
-def _channels(data: Data) -> int | None:
-    """Return the images' channels; None where the input is no batch of images."""
+def told_to_create(data: Data) -> dict[str, int | None]:
+    """Return what the data say about a model: classes, and channels where they are images."""
     example = data.example
-    return example.shape[1] if isinstance(example, Tensor) and example.ndim == 4 else None
+    images = isinstance(example, Tensor) and example.ndim == 4
+    return {"classes": data.classes, "in_channels": example.shape[1] if images else None}
 
 
 def fits(model: nn.Module, example: Example, recipe: Recipe) -> None:

@@ -8,7 +8,8 @@ from torch import nn
 from secateurs.methods.task import Pruned
 from secateurs.realise.checkpoint import load_checkpoint, save_checkpoint
 from secateurs.realise.coding.container import write
-from secateurs.runs.prepare import Job, build
+from secateurs.realise.packed import about, held
+from secateurs.runs.prepare import Job, build, told_to_create
 from secateurs.runs.recipe import Cut
 
 DENSE = "dense"
@@ -33,10 +34,11 @@ def save_pruned(job: Job, cut: Cut, pruned: Pruned, folder: Path) -> None:
         recipe=job.recipe.to_json(),
     )
 
-    state = pruned.model.state_dict()
+    state = held(pruned.model)
     again = {pruned.model.get_parameter(name).data_ptr(): c for name, c in pruned.coded.items()}
     tensors = {name: again.get(t.data_ptr(), t) if t.numel() else t for name, t in state.items()}
-    write(packed_file(folder, cut.label), tensors, {"model": job.recipe.model}, **pruned.code)
+    told = about(pruned.model, job.recipe.model, **told_to_create(job.data))
+    write(packed_file(folder, cut.label), tensors, told, **pruned.code)
 
 
 def packed_file(folder: Path, label: str) -> Path:

@@ -8,6 +8,7 @@ from torch import Tensor
 from secateurs.realise.coding import huffman
 from secateurs.realise.coding.container import open_
 from secateurs.realise.coding.gaps import to_gaps
+from secateurs.realise.coding.plain import DTYPES
 from secateurs.realise.coding.shared import Shared, Uniform
 from secateurs.realise.coding.tensors import Streams, unpack
 
@@ -22,6 +23,8 @@ class Line:
     header     names, shapes, codecs, sizes and the recipe
     other      magic, version, checksum, and zeros at the end
     dense      the plain tensor
+    value_bits of a weight before coding: the bits of its type, or of an entry's number
+    fields     weights and fillers of the paper's gaps; 0 where weights are plain
     paper      Deep Compression's formula: fillers and weights times the bits of a code and a
                gap, and a codebook of 32-bit values; no Huffman code, no headers. The plain
                tensor where weights are not shared.
@@ -37,6 +40,8 @@ class Line:
     other: int = 0
     dense: int = 0
     paper: float = 0
+    value_bits: int = 0
+    fields: int = 0
 
     @property
     def bytes(self) -> int:
@@ -65,13 +70,14 @@ def _line(name: str, s: Streams, gap_bits: int) -> Line:
         table += huffman.table_size(s.values)
     mask = coded != 0 if isinstance(coded, Tensor) else coded.mask
     paper: float = s.dense_bytes
+    bits, fields = 8 * DTYPES[s.dtype].itemsize, 0
     if isinstance(coded, Shared | Uniform):
         entries = coded.codebook.numel() if isinstance(coded, Shared) else 0
         if isinstance(coded, Uniform):
             entries = int(torch.unique(coded.level[mask]).numel())
-        fields, _ = to_gaps(mask.reshape(-1).numpy(), gap_bits)
+        fields = to_gaps(mask.reshape(-1).numpy(), gap_bits)[0].size
         bits = max(1, (entries - 1).bit_length())
-        paper = (fields.size * (bits + gap_bits) + 32 * entries) / 8
+        paper = (fields * (bits + gap_bits) + 32 * entries) / 8
     return Line(
         name,
         weights=mask.numel(),
@@ -81,4 +87,6 @@ def _line(name: str, s: Streams, gap_bits: int) -> Line:
         tables=len(s.table) + table,
         dense=s.dense_bytes,
         paper=paper,
+        value_bits=bits,
+        fields=fields,
     )
