@@ -8,13 +8,14 @@ from typing import Annotated
 import typer
 
 from secateurs.cli import show
-from secateurs.cli.words import control_of, options, target_of
+from secateurs.cli.words import control_of, options, sized, target_of
 from secateurs.measure.report import Report
 from secateurs.methods.task import Target
 from secateurs.recovery.settings import FINETUNE, Precision, Trainer
 from secateurs.runs.demo import DEMO
 from secateurs.runs.job import run
 from secateurs.runs.recipe import Cut, Recipe, stamped
+from secateurs.runs.search import smallest
 
 Model = Annotated[
     str,
@@ -106,6 +107,16 @@ def prune(
     plan: Annotated[
         Path | None, typer.Option(help="Carry out a plan of `secateurs plan`; no other target.")
     ] = None,
+    bytes: Annotated[
+        int, typer.Option(min=0, help="Length of the packed file, at most, by deep_compression.")
+    ] = 0,
+    ratio: Annotated[
+        float, typer.Option(min=0, help="Dense bytes by those of the packed file, at least.")
+    ] = 0.0,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(help="Points of validation accuracy to give up for the smallest file."),
+    ] = None,
     option: Annotated[
         list[str] | None,
         typer.Option("--option", "-o", help="NAME=VALUE of the method; see `methods NAME`."),
@@ -139,10 +150,12 @@ def prune(
     Example: `secateurs prune lenet5 --data mnist --data-dir data --checkpoint
     runs/lenet5/dense.safetensors --granularity out_channel --macs 0.5 --out runs/half`
     """
-    target = Target("density", 1.0) if plan else target_of(density, macs, params)
+    method, words = sized(method, bytes, ratio, max_drop)
+    free = plan or ((words or max_drop is not None) and density is None)
+    target = Target("density", 1.0) if free else target_of(density, macs, params)
     method = "planned" if plan else method
     dense = _dense(dense_epochs or control_epochs, None, 5e-4, precision, seed)
-    words = [*(option or []), *([f"plan={plan}"] if plan else [])]
+    words = [*(option or []), *words, *([f"plan={plan}"] if plan else [])]
     cut = Cut(
         method,
         target,
@@ -165,7 +178,13 @@ def prune(
         image_size=image_size,
         seed=seed,
     )
-    _run(recipe, out, resume)
+    if max_drop is None:
+        _run(recipe, out, resume)
+        return
+    with show.saying() as say:
+        found = smallest(recipe, out, drop=max_drop, resume=resume, say=say)
+    show.results(found.report)
+    show.out.print(f"Smallest file: {found.folder}", highlight=False)
 
 
 def bench(

@@ -36,6 +36,23 @@ def control_of(word: str | None, dense: Trainer) -> Trainer | None:
     return dense if word else None
 
 
+def sized(method: str, size: int, ratio: float, drop: float | None) -> tuple[str, list[str]]:
+    """Return the method that meets a size of a file, and its options as words.
+
+    Raises:
+        BudgetError: several sizes are asked for, or of a method that knows none.
+    """
+    given = {"bytes": size, "ratio": ratio, "max-drop": drop}
+    asked = [name for name, value in given.items() if value not in (0, None)]
+    if not asked:
+        return method, []
+    if len(asked) > 1:
+        raise BudgetError(f"--{' and --'.join(asked)} are several targets; pass one of them")
+    if method not in ("magnitude", "deep_compression"):
+        raise BudgetError(f"--{asked[0]} is a target of deep_compression, not of {method}")
+    return "deep_compression", [f"{asked[0]}={given[asked[0]]}"] if drop is None else []
+
+
 def options(method: str, granularity: str, words: list[str]) -> dict[str, Any]:
     """Read NAME=VALUE words as the types of the method's own defaults."""
     known = options_of(METHODS[method]) if method in METHODS else {}

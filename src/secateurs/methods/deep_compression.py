@@ -13,7 +13,7 @@ from secateurs.methods.dns import dns
 from secateurs.methods.during import numbers
 from secateurs.methods.gradual import gradual
 from secateurs.methods.magnitude import magnitude
-from secateurs.methods.packing import CODES, Packing, fit, limit, priced
+from secateurs.methods.packing import CODES, Packing, fit, limit, priced, roomy
 from secateurs.methods.task import Pruned, Target, Task
 from secateurs.methods.where import REMOVED, Ranking, check
 from secateurs.realise.coding.shared import Shared
@@ -63,7 +63,8 @@ def deep_compression(
 
     Args:
         task: model, data and training; without training nothing is retrained or tuned.
-        target: how many weights stay, of those that are left by `channels`.
+        target: how many weights stay, of those that are left by `channels`; a density of 1
+            leaves that to `bytes` or `ratio`, if given: as many as 9 bits each allow.
         channels: share of the MACs that is left when the channels of least norm are removed
             first, physically and without retraining; 1 removes none.
         pruning: `magnitude` cuts in `rounds` and retrains; `gradual` cuts a few weights at a
@@ -98,7 +99,10 @@ def deep_compression(
     check("code", code, CODES)
     check("entries", entries, ("float32", "float16"))
     check("biases", biases, ("float32", "float16", "levels"))
-    slim = None
+    budget, slim = limit(task.model, bytes, ratio), None
+    if budget and target == Target("density", 1.0):
+        target = Target("density", roomy(task.model, budget))
+        task.say(f"{budget} bytes: keeping {target.fraction:.2%} of the weights")
     if channels < 1:
         whole = replace(task, train=None)
         slim = magnitude(whole, Target("macs", channels), granularity=REMOVED, exclude=exclude)
@@ -115,7 +119,6 @@ def deep_compression(
     packing = Packing(biases, bias_bits, entries, CODES[code])
     widths = dict.fromkeys(weights, bits)
     widths |= {n: int(b) for n, b in numbers(bits_of, weights, what="bits_of").items()}
-    budget = limit(model, bytes, ratio)
     if budget:
         widths = fit(model, weights, budget, packing, codebook)
         task.say("bits: " + ", ".join(f"{name} {b}" for name, b in widths.items()))

@@ -127,6 +127,16 @@ def test_a_ratio_is_of_the_dense_bytes():
     assert len(file_of(pruned)) <= 3760 / 4
 
 
+def test_a_size_alone_chooses_how_many_weights_stay():
+    said = []
+    pruned = deep_compression(
+        task(say=said.append), Target("density", 1.0), bytes=700, code="smallest", biases="levels"
+    )
+    assert said[0] == "700 bytes: keeping 69.14% of the weights"
+    assert len(file_of(pruned)) <= 700
+    assert sum(int(k.sum()) for k in pruned.mask.values()) == 207 + 415
+
+
 def test_more_bytes_never_make_a_larger_error():
     dense = net()
     errors = []

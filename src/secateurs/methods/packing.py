@@ -66,6 +66,15 @@ def limit(model: nn.Module, size: int, ratio: float) -> int:
     return int(dense / ratio) if ratio else size
 
 
+def roomy(model: nn.Module, budget: int) -> float:
+    """Return the density at which each weight that stays may take 9 bits of the file.
+
+    Half of them say which weight it is: what the paper's networks took.
+    """
+    weights = sum(p.numel() for p in model.parameters() if p.dim() > 1)
+    return min(1.0, max(1.0, 8 * budget / 9) / max(1, weights))
+
+
 def fit(
     model: nn.Module,
     weights: Mapping[str, Tensor],
