@@ -35,7 +35,7 @@ class Rounded(nn.Module):
         super().__init__()
         self.shape = tuple(shared.index.shape)
         values = shared.codebook.to(dtype)
-        book = torch.cat([values[values != 0], values.new_zeros(1)]).unique()
+        book = torch.unique(torch.cat([values[values != 0], values.new_zeros(1)]))
         self.zero = int((book < 0).sum())
         self.register_buffer("place", shared.mask.reshape(-1).nonzero().squeeze(1))
         self.register_buffer("book", book)

@@ -94,8 +94,10 @@ def build(recipe: Recipe, data: Data) -> nn.Module:
 def told_to_create(data: Data) -> dict[str, int | None]:
     """Return what the data say about a model: classes, and channels where they are images."""
     example = data.example
-    images = isinstance(example, Tensor) and example.ndim == 4
-    return {"classes": data.classes, "in_channels": example.shape[1] if images else None}
+    channels = None
+    if isinstance(example, Tensor) and example.ndim == 4:
+        channels = example.shape[1]
+    return {"classes": data.classes, "in_channels": channels}
 
 
 def fits(model: nn.Module, example: Example, recipe: Recipe) -> None:

@@ -84,7 +84,7 @@ def _try(recipe: Recipe, ratio: float, place: Path, resume: bool, say: Say) -> F
         raise PruneError(f"files are made small by deep_compression, not by {cut.method}")
     cut = replace(cut, options={**cut.options, "ratio": ratio})
     report = run(replace(recipe, cuts=(cut,)), place, resume=resume and place.exists(), say=say)
-    dense, small = report.rows
+    dense, small, *_ = report.rows
     assert dense.valid is not None
     assert small.valid is not None
     return Found(ratio, 100 * (dense.valid.value - small.valid.value), place, report)
