@@ -43,14 +43,16 @@ def layer_rows(model: nn.Module, label: str) -> tuple[LayerRow, ...]:
     """Return what is left of every linear and convolution layer of a model.
 
     A model without such modules, such as a traced program, gives one row for each of its
-    parameters that has two axes or more.
+    parameters that has two axes or more. Convolutions that became thinner products come last,
+    as (outputs, columns of all groups).
     """
     values = dict(effective(model))
     try:
         known = {name: layer.out_axis for name, layer in layers(model).items()}
     except StructureError:
         known = {}
-    known = known or {name: 0 for name, value in values.items() if value.ndim >= 2}
+    thin = _thin_rows(model, label)
+    known = known or {n: 0 for n, v in values.items() if v.ndim >= 2 and not thin}
     rows = []
     for name, axis in known.items():
         if name not in values:
@@ -71,4 +73,29 @@ def layer_rows(model: nn.Module, label: str) -> tuple[LayerRow, ...]:
                 dead_units=int((~units).sum()),
             )
         )
-    return tuple(rows)
+    return (*rows, *thin)
+
+
+def _thin_rows(model: nn.Module, label: str) -> list[LayerRow]:
+    """Row up the layers that hold a list of narrower matrices, one a group, for a weight."""
+    rows = []
+    for path, module in model.named_modules():
+        parts = getattr(module, "weight", None)
+        if not isinstance(parts, nn.ParameterList):
+            continue
+        bias = getattr(module, "bias", None)
+        biases = [] if bias is None else [bias]
+        rows.append(
+            LayerRow(
+                model=label,
+                name=f"{path}.weight" if path else "weight",
+                shape=(sum(len(w) for w in parts), sum(w.shape[1] for w in parts)),
+                weights=sum(w.numel() for w in parts),
+                nonzeros=sum(int(torch.count_nonzero(w)) for w in parts),
+                biases=sum(b.numel() for b in biases),
+                nonzero_biases=sum(int(torch.count_nonzero(b)) for b in biases),
+                units=sum(len(w) for w in parts),
+                dead_units=sum(int((~(w != 0).any(dim=1)).sum()) for w in parts),
+            )
+        )
+    return rows

@@ -2,6 +2,7 @@ import torch
 from torch import nn
 
 from secateurs.measure.perlayer import layer_rows
+from secateurs.realise.lowered import lowered
 
 
 def test_density_with_and_without_biases_and_dead_units():
@@ -28,3 +29,14 @@ def test_a_traced_program_has_rows_for_its_weights():
     program = torch.export.export(net.eval(), (torch.zeros(1, 1, 4, 4),)).module()
     (row,) = layer_rows(program, "net")
     assert (row.name, row.weights, row.biases) == ("0.weight", 18, 2)
+
+
+def test_thinner_products_are_rows_of_their_own():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 4, 3, groups=2), nn.Flatten(), nn.Linear(16, 3))
+    keep = (torch.arange(9) < 5).view(1, 1, 3, 3).expand(4, 1, 3, 3)
+    linear, thin = layer_rows(lowered(model, {"0.weight": keep}), "thin")
+    assert (linear.name, thin.name) == ("2.weight", "0.weight")
+    assert thin.shape == (4, 10)
+    assert (thin.weights, thin.nonzeros, thin.biases, thin.units) == (20, 20, 4, 4)
+    assert thin.dead_units == 0

@@ -168,3 +168,16 @@ def test_what_is_missing_is_said():
         brain_damage(Task(nn.Linear(2, 2), torch.zeros(1, 2)), Target())
     with pytest.raises(UnknownNameError, match="unknown variant 'sudden'"):
         brain_damage(task, Target(), variant="sudden")
+
+
+def test_a_thinner_network_computes_the_same_and_says_what_was_timed():
+    model, x = net(), labelled()[0][0]
+    task = Task(model, x)
+    zeros = brain_damage(task, Target("density", 1.0), variant="fixed")
+    found = brain_damage(task, Target("density", 1.0), variant="fixed", thin="all")
+    torch.testing.assert_close(found.model(x), zeros.model(x))
+    assert sum(p.numel() for p in found.model.parameters()) < sum(
+        p.numel() for p in model.parameters()
+    )
+    assert not found.mask
+    assert found.notes[1].startswith("2.weight: 56% of the taps; the thinner product takes ")

@@ -16,6 +16,7 @@ from secateurs.core.errors import FileError, ShapeError
 from secateurs.core.mask import Mask
 from secateurs.core.whole import write_bytes
 from secateurs.realise.attention import narrow_
+from secateurs.realise.lowered import Lowered
 from secateurs.realise.program import is_program
 from secateurs.realise.program_json import dump_program, load_program
 from secateurs.realise.record import Record, kind_of, record_of, remember_
@@ -60,9 +61,12 @@ def save_checkpoint(
         "class": record.kind if record else kind_of(model),
         "parameters": {name: _entry(name, t, record) for name, t in held.items()},
         "tied": tied,
-        "kept": _indices(record) if record else {},
+        "kept": {n: kept for n, kept in _indices(record).items() if n in held or n in tied}
+        if record
+        else {},
         "attributes": [list(edit) for edit in record.attributes] if record else [],
         "parts": {path: dump_program(part) for path, part in _programs(model)},
+        "thin": {p: m.to_json() for p, m in model.named_modules() if isinstance(m, Lowered)},
         "recipe": dict(recipe) if recipe else None,
     }
     blobs = {name: t.detach().cpu().contiguous().clone() for name, t in held.items()}
@@ -88,7 +92,8 @@ def load_checkpoint(stem: str | Path, model: nn.Module) -> nn.Module:
     fresh = all_tensors(model)
     saved = {n: t for n, t in blobs.items() if not n.startswith(_MASK)}
     parts: dict[str, Any] = content["parts"]
-    inside = tuple(path + "." if path else "" for path in parts)
+    thin: dict[str, Any] = content.get("thin", {})
+    inside = tuple(path + "." if path else "" for path in (*parts, *thin))
     memo: dict[int, Any] = {}
     for name, entry in content["parameters"].items():
         if name not in saved:
@@ -112,6 +117,8 @@ def load_checkpoint(stem: str | Path, model: nn.Module) -> nn.Module:
     edit_(small, content["attributes"], where)
     for path, nodes in parts.items():
         small = _put_part(small, path, nodes, saved, content["tied"], where)
+    for path, plain in thin.items():
+        small = _put_thin(small, path, plain, saved, where)
     if content["kept"] or parts:
         remember_(small, _record(content))
     return small
@@ -303,6 +310,25 @@ def edit_(model: nn.Module, edits: list[Any], where: str) -> None:
             narrow_(path, module)
         else:
             setattr(module, name, type(found)(new) if isinstance(found, list | tuple) else new)
+
+
+def _put_thin(
+    model: nn.Module, path: str, plain: Mapping[str, Any], saved: Mapping[str, Tensor], where: str
+) -> nn.Module:
+    """Put a thin product where its convolution was."""
+    prefix = path + "." if path else ""
+    old = model.get_submodule(path)
+    device = next((t.device for t in all_tensors(old).values()), torch.device("cpu"))
+    own = {n[len(prefix) :]: t.to(device) for n, t in saved.items() if n.startswith(prefix)}
+    try:
+        layer = Lowered.from_json(plain, own)
+    except KeyError as error:
+        raise FileError(
+            f"{where}: {error} of the thin layer {path!r} is missing; save it again"
+        ) from error
+    layer.train(old.training)
+    replace(model, path, layer)
+    return model if path else layer
 
 
 def _put_part(

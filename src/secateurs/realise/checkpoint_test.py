@@ -1,13 +1,20 @@
+import copy
 import json
 
 import pytest
 import torch
 from torch import nn
 
+from secateurs.core.cut import scatter
 from secateurs.core.errors import FileError, ShapeError
 from secateurs.core.mask import Mask
+from secateurs.granularity.coupled import channels
+from secateurs.graph.trace import trace
+from secateurs.measure.compute import macs
 from secateurs.realise.attributes import follow_leaves
 from secateurs.realise.checkpoint import load_checkpoint, load_mask, save_checkpoint
+from secateurs.realise.compact import compact
+from secateurs.realise.lowered import lowered
 from secateurs.realise.record import after, kind_of, record_of, remember_
 from secateurs.realise.shrink import all_tensors, shrink
 
@@ -156,3 +163,42 @@ def test_a_part_that_names_no_operation_of_torch_is_refused(pruned, tmp_path):
     sheet.write_text(json.dumps({**content, "parts": {"first": [node]}}))
     with pytest.raises(FileError, match=r"'os.system' is no operation of torch"):
         load_checkpoint(tmp_path / "m", Net())
+
+
+@pytest.mark.parametrize("cut_before", [False, True])
+def test_thin_layers_come_back_as_they_were(tmp_path, cut_before):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=2, stride=2),
+        nn.Flatten(), nn.Linear(8 * 9, 2),
+    ).eval()  # fmt: skip
+    fresh, x = copy.deepcopy(model), torch.randn(2, 1, 8, 8)
+    if cut_before:
+        graph = trace(model, x)
+        sites = channels(graph, include=["0.weight"])
+        keep = {name: torch.arange(8) % 4 < 2 for name in sites}
+        model = compact(model, graph, scatter(sites, keep), x).model
+    width = model[2].weight.shape[1]
+    keep = (torch.rand(1, width, 3, 3) < 0.5).expand_as(model[2].weight)
+    thin = lowered(model, {"2.weight": keep})
+    with torch.no_grad():
+        thin[2].bias.add_(1)
+    save_checkpoint(tmp_path / "thin", thin)
+    back = load_checkpoint(tmp_path / "thin", fresh)
+    assert torch.equal(back(x), thin(x))
+    assert str(back) == str(thin)
+    assert macs(back, x) < macs(fresh, x)
+    save_checkpoint(tmp_path / "again", back)
+    assert torch.equal(load_checkpoint(tmp_path / "again", fresh)(x), thin(x))
+
+
+def test_a_thin_layer_without_its_tensors_is_refused(tmp_path):
+    conv = nn.Sequential(nn.Conv2d(1, 2, 3))
+    keep = (torch.arange(9) < 4).view(1, 1, 3, 3).expand(2, 1, 3, 3)
+    save_checkpoint(tmp_path / "thin", lowered(conv, {"0.weight": keep}))
+    sheet = tmp_path / "thin.json"
+    content = json.loads(sheet.read_text())
+    del content["thin"]["0"]["stride"]
+    sheet.write_text(json.dumps(content))
+    with pytest.raises(FileError, match="'stride' of the thin layer '0' is missing"):
+        load_checkpoint(tmp_path / "thin", conv)

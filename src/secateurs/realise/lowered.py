@@ -12,6 +12,17 @@ from torch.nn.modules.conv import _ConvNd
 
 from secateurs.core.errors import ShapeError, StructureError
 
+_PLAIN = (
+    "groups",
+    "out_channels",
+    "kernel",
+    "stride",
+    "dilation",
+    "padding",
+    "padding_mode",
+    "counts",
+)
+
 
 class Lowered(nn.Module):
     """What a convolution computes whose filters share their dropped positions, as y = W x.
@@ -45,6 +56,30 @@ class Lowered(nn.Module):
         # Shape: (groups, channels of a group · positions) → one row a column of all groups.
         grid = columns.reshape(conv.groups * weight.shape[1], *weight.shape[2:])
         self.register_buffer("taps", grid.nonzero())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all but the tensors as plain values."""
+        return {name: getattr(self, name) for name in _PLAIN}
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> "Lowered":
+        """Build the layer of which `to_json` told, from its tensors by name.
+
+        Raises:
+            KeyError: a value or a tensor is missing.
+        """
+        layer = cls.__new__(cls)
+        nn.Module.__init__(layer)
+        for name in _PLAIN:
+            value = plain[name]
+            tuples = isinstance(value, list) and name != "counts"
+            setattr(layer, name, tuple(value) if tuples else value)
+        layer.weight = nn.ParameterList(
+            nn.Parameter(tensors[f"weight.{i}"]) for i in range(layer.groups)
+        )
+        layer.bias = nn.Parameter(tensors["bias"]) if "bias" in tensors else None
+        layer.register_buffer("taps", tensors["taps"])
+        return layer
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, in, *size) to (batch, out, *size), as the masked convolution does."""
