@@ -15,11 +15,17 @@
 #include "layers.h"
 #include "team.h"
 
+/* Write zeros where rows end, into `count` outputs from position `at` on. */
+static inline void zero_row_ends(const Layer *l, int64_t at, int64_t count, float *out) {
+    for (int64_t end = at / l->pitch * l->pitch + l->columns; end < at + count; end += l->pitch)
+        for (int64_t i = end < at ? at : end; i < end + l->pitch - l->columns && i < at + count; i++)
+            out[i - at] = 0;
+}
+
 /* Vectors of four floats that any compiler maps to what the machine has; NEON on ARM. */
 typedef float V4 __attribute__((vector_size(16)));
 typedef float V4u __attribute__((vector_size(16), aligned(4)));
 typedef int32_t I4 __attribute__((vector_size(16)));
-typedef int32_t I4u __attribute__((vector_size(16), aligned(4)));
 #define PICK4(mask, a, b) ((V4)(((mask) & (I4)(a)) | (~(mask) & (I4)(b))))
 #define NAME(x) x##_plain
 #define TITLE "plain"
@@ -38,7 +44,6 @@ typedef int32_t I4u __attribute__((vector_size(16), aligned(4)));
 #define FMA(a, b, c) ((a) * (b) + (c))
 #define MAX(a, b) PICK4((a) > (b), a, b)
 #define MIN(a, b) PICK4((a) < (b), a, b)
-#define KEEP(v, bits) ((V4)((I4)(v) & *(const I4u *)(bits)))
 #include "lanes.h"
 
 #if defined(__x86_64__)
@@ -56,7 +61,6 @@ typedef int32_t I4u __attribute__((vector_size(16), aligned(4)));
 #undef FMA
 #undef MAX
 #undef MIN
-#undef KEEP
 #define NAME(x) x##_avx2
 #define TITLE "avx2"
 #define TARGET __attribute__((target("avx2,fma")))
@@ -70,7 +74,6 @@ typedef int32_t I4u __attribute__((vector_size(16), aligned(4)));
 #define FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
 #define MAX(a, b) _mm256_max_ps(a, b)
 #define MIN(a, b) _mm256_min_ps(a, b)
-#define KEEP(v, bits) _mm256_and_ps(v, _mm256_loadu_ps((const float *)(bits)))
 #include "lanes.h"
 #undef NAME
 #undef TITLE
@@ -85,7 +88,6 @@ typedef int32_t I4u __attribute__((vector_size(16), aligned(4)));
 #undef FMA
 #undef MAX
 #undef MIN
-#undef KEEP
 #define NAME(x) x##_avx512
 #define TITLE "avx512"
 #define TARGET __attribute__((target("avx512f,avx512dq")))
@@ -99,7 +101,6 @@ typedef int32_t I4u __attribute__((vector_size(16), aligned(4)));
 #define FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
 #define MAX(a, b) _mm512_max_ps(a, b)
 #define MIN(a, b) _mm512_min_ps(a, b)
-#define KEEP(v, bits) _mm512_and_ps(v, _mm512_loadu_ps((const float *)(bits)))
 #include "lanes.h"
 #endif
 
@@ -217,6 +218,8 @@ static void fold_item(const Step *s, float *arena, float *const *outside, int64_
         for (int64_t x = 0; x < first; x++) line[x] = 0;
         if (step == 1)
             memcpy(line + first, from_row + first, (end - first) * sizeof(float));
+        else if (step == 2) /* said apart, so that it becomes shuffles */
+            for (int64_t x = first; x < end; x++) line[x] = from_row[x * 2];
         else
             for (int64_t x = first; x < end; x++) line[x] = from_row[x * step];
         for (int64_t x = end; x < s->out.pitch; x++) line[x] = 0;
@@ -224,7 +227,17 @@ static void fold_item(const Step *s, float *arena, float *const *outside, int64_
     zero_gaps(&s->out, to, channel, s->out.rows * s->out.pitch);
 }
 
-/* The greatest of each window that lies inside; NaN wins, as in torch. */
+/* Raise line[first] to line[end - 1] to every step-th of the source; NaN wins, as in torch. */
+static inline __attribute__((always_inline)) void raise(float *restrict line,
+                                                        const float *restrict source, int64_t first,
+                                                        int64_t end, int64_t step) {
+    for (int64_t x = first; x < end; x++) {
+        const float v = source[x * step];
+        line[x] = (v > line[x]) | (v != v) ? v : line[x];
+    }
+}
+
+/* The greatest of each window that lies inside. */
 static void pool_item(const Step *s, float *arena, int64_t item) {
     const int64_t image = item / s->out.channels, channel = item % s->out.channels;
     const float *in = arena + s->in.at + image * s->in.image + channel * s->in.plane;
@@ -245,10 +258,12 @@ static void pool_item(const Step *s, float *arena, int64_t item) {
                                     : fit < s->out.columns    ? fit
                                                               : s->out.columns;
                 const float *source = in + row * s->in.pitch + shift;
-                for (int64_t x = first; x < end; x++) {
-                    const float v = source[x * step];
-                    line[x] = line[x] >= v ? line[x] : v;
-                }
+                if (step == 1)
+                    raise(line, source, first, end, 1);
+                else if (step == 2)
+                    raise(line, source, first, end, 2);
+                else
+                    raise(line, source, first, end, step);
             }
         }
     }

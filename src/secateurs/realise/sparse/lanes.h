@@ -4,7 +4,6 @@
  *   NAME(x)   x with a suffix of its own          TARGET   the attribute that allows the instructions
  *   V, LANES  the vector and how many floats it holds
  *   LOAD, STORE, SET1, ADD, FMA(a, b, c) = a * b + c, MAX, MIN (the second where either is NaN)
- *   KEEP(v, bits)  v where bits are ones, else 0
  *   TITLE, WIDE   what to call it; how many vectors fit the registers for 1, 2 and 4 filters
  *
  * A tile is P vectors of neighbouring output positions. R filters that share their positions are
@@ -15,12 +14,6 @@
 #define INLINE static inline __attribute__((always_inline)) TARGET
 #define EACH(i, n) _Pragma("GCC unroll 32") for (int i = 0; i < (n); i++)
 #define MOST 32
-
-INLINE V NAME(epilogue)(const Layer *l, V sum, const float *residual, const int32_t *keep) {
-    if (residual) sum = ADD(sum, LOAD(residual));
-    sum = MIN(SET1(l->high), MAX(SET1(l->low), sum));
-    return keep ? KEEP(sum, keep) : sum;
-}
 
 INLINE void NAME(entry)(const int R, const int P, V *sum, const float *x, const float *value) {
     V row[MOST];
@@ -46,23 +39,24 @@ INLINE void NAME(tile)(const int R, const int P, const Layer *l, const Tile *t) 
             }
             const int32_t *offset = l->offsets + starts[g], *end = l->offsets + starts[g + 1];
             const float *value = l->values + (int64_t)starts[g] * R;
-            for (; offset + 1 < end; offset += 2, value += 2 * R) {
-                NAME(entry)(R, P, sum, in + offset[0], value);
-                NAME(entry)(R, P, sum, in + offset[1], value + R);
-            }
-            if (offset < end) NAME(entry)(R, P, sum, in + offset[0], value);
+            if (R == 1) /* two at a time; with more filters the registers are full */
+                for (; offset + 1 < end; offset += 2, value += 2) {
+                    NAME(entry)(R, P, sum, in + offset[0], value);
+                    NAME(entry)(R, P, sum, in + offset[1], value + 1);
+                }
+            for (; offset < end; offset++, value += R) NAME(entry)(R, P, sum, in + *offset, value);
             EACH(r, R) {
                 float *out = t->out + filters[r] * t->out_plane + t->at;
-                if (last) {
-                    const float *residual =
-                        t->residual ? t->residual + filters[r] * t->residual_plane + t->at : 0;
-                    const int32_t *keep = l->keep ? l->keep + t->at : 0;
-                    EACH(p, P)
-                        sum[r * P + p] = NAME(epilogue)(l, sum[r * P + p],
-                                                        residual ? residual + p * LANES : 0,
-                                                        keep ? keep + p * LANES : 0);
+                if (last && t->residual) {
+                    const float *other = t->residual + filters[r] * t->residual_plane + t->at;
+                    EACH(p, P) sum[r * P + p] = ADD(sum[r * P + p], LOAD(other + p * LANES));
                 }
+                if (last && l->low > -INFINITY)
+                    EACH(p, P) sum[r * P + p] = MAX(SET1(l->low), sum[r * P + p]);
+                if (last && l->high < INFINITY)
+                    EACH(p, P) sum[r * P + p] = MIN(SET1(l->high), sum[r * P + p]);
                 EACH(p, P) STORE(out + p * LANES, sum[r * P + p]);
+                if (last && l->columns < l->pitch) zero_row_ends(l, t->at, P * LANES, out);
             }
         }
     }

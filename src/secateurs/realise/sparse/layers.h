@@ -9,7 +9,7 @@ typedef struct {
     const float *values;    /* (entries, filters of a group) */
     const int32_t *filters; /* (groups, filters of a group): their planes in the output */
     const float *bias;      /* (filters,) */
-    const int32_t *keep;    /* (positions,): all ones, or zero where the output is padding; or none */
+    int64_t columns, pitch; /* of the output: what lies between a row's end and the next is padding */
     float low, high;        /* the output is clamped to these */
 } Layer;
 

@@ -48,14 +48,6 @@ class Layout:
         """Places of one plane that an output is computed for, padding at row ends included."""
         return self.rows * self.pitch
 
-    def keep(self) -> NDArray[np.int32] | None:
-        """Mark the positions that are no padding with ones in every bit; None if all are."""
-        if self.pitch == self.columns:
-            return None
-        marks = np.zeros(_up(self.positions, 12 * ALIGN), np.int32)
-        marks[: self.positions].reshape(self.rows, self.pitch)[:, : self.columns] = -1
-        return marks
-
 
 @dataclass(frozen=True)
 class Reach:

@@ -33,7 +33,8 @@ class Entries(ctypes.Structure):
 
     _fields_ = (
         *((name, c_int64) for name in ("blocks", "groups")),
-        *((name, c_void_p) for name in ("starts", "offsets", "values", "filters", "bias", "keep")),
+        *((name, c_void_p) for name in ("starts", "offsets", "values", "filters", "bias")),
+        *((name, c_int64) for name in ("columns", "pitch")),
         *((name, c_float) for name in ("low", "high")),
     )
 
@@ -102,9 +103,9 @@ def planes(layout: Layout, at: int) -> Planes:
     )  # fmt: skip
 
 
-def address(array: NDArray[Any] | None) -> int | None:
+def address(array: NDArray[Any]) -> int:
     """Return where an array's numbers are; the caller keeps it alive."""
-    return None if array is None else int(array.ctypes.data)
+    return int(array.ctypes.data)
 
 
 def run(steps: Any, arena: NDArray[np.float32], outside: list[int], threads: int) -> None:

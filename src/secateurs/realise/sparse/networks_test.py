@@ -45,15 +45,15 @@ MODELS = {
     "torchvision:resnet18": (3, 64), "torchvision:mobilenet_v2": (3, 64),
     "torchvision:mobilenet_v3_small": (3, 64), "torchvision:shufflenet_v2_x0_5": (3, 64),
 }  # fmt: skip
-LARGE = dict.fromkeys(
-    (
-        "torchvision:alexnet", "torchvision:convnext_tiny", "torchvision:densenet121",
-        "torchvision:googlenet", "torchvision:resnext50_32x4d", "torchvision:vgg11",
-        "torchvision:efficientnet_b0", "torchvision:regnet_y_400mf", "torchvision:swin_t",
-        "torchvision:squeezenet1_1", "torchvision:mnasnet0_5", "torchvision:inception_v3",
-    ),
-    (3, 64),
-) | {"torchvision:vit_b_16": (3, 224), "torchvision:inception_v3": (3, 96)}  # fmt: skip
+LARGE = {
+    "torchvision:alexnet": (3, 64), "torchvision:convnext_tiny": (3, 64),
+    "torchvision:densenet121": (3, 64), "torchvision:googlenet": (3, 64),
+    "torchvision:resnext50_32x4d": (3, 64), "torchvision:vgg11": (3, 64),
+    "torchvision:efficientnet_b0": (3, 64), "torchvision:regnet_y_400mf": (3, 64),
+    "torchvision:swin_t": (3, 64), "torchvision:squeezenet1_1": (3, 64),
+    "torchvision:mnasnet0_5": (3, 64), "torchvision:vit_b_16": (3, 224),
+    "torchvision:inception_v3": (3, 96),
+}  # fmt: skip
 
 
 @pytest.mark.slow

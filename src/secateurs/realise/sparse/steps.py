@@ -62,13 +62,14 @@ class Writer:
         source = self.assembly.layouts[work.reads[0]]
         check(encoded, source, made, self.assembly, native.lanes(self.instructions))
         self._frame(step, native.PRODUCT, work, made)
-        keep = made.keep()
-        held += [encoded, keep]
+        held.append(encoded)
         step.layer = Entries(
             encoded.blocks,
             encoded.groups,
             *(native.address(a) for a in (encoded.starts, encoded.offsets, encoded.values)),
-            *(native.address(a) for a in (encoded.filters, encoded.bias, keep)),
+            *(native.address(a) for a in (encoded.filters, encoded.bias)),
+            made.columns,
+            made.pitch,
             op.low,
             op.high,
         )
