@@ -91,14 +91,29 @@ def unpack(blob: bytes, width: int, count: int, where: str) -> Ints:
     return values
 
 
+BLOCK = 1 << 18
+"""Fields written at once: their bits take a byte each meanwhile."""
+
+
 def write(values: Ints, widths: Ints) -> bytes:
     """Return fields of their own widths, 0 to 62 bits each."""
+    done, rest = [], np.zeros(0, np.uint8)
+    for start in range(0, widths.size, BLOCK):
+        block = slice(start, start + BLOCK)
+        bits = np.concatenate([rest, _bits(values[block], widths[block])])
+        whole = bits.size // 8 * 8
+        done.append(np.packbits(bits[:whole]).tobytes())
+        rest = bits[whole:]
+    return b"".join(done) + np.packbits(rest).tobytes()
+
+
+def _bits(values: Ints, widths: Ints) -> NDArray[np.uint8]:
     ends = np.cumsum(widths, dtype=np.int64)
-    bits = np.zeros(int(ends[-1]) if ends.size else 0, np.uint8)
-    for i in range(int(widths.max(initial=0))):
+    bits = np.zeros(int(ends[-1]), np.uint8)
+    for i in range(int(widths.max())):
         wide = np.flatnonzero(widths > i)
         bits[ends[wide] - 1 - i] = (values[wide] >> i) & 1
-    return np.packbits(bits).tobytes()
+    return bits
 
 
 def read(blob: bytes, widths: Ints, where: str) -> Ints:

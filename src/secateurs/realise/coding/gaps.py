@@ -25,11 +25,17 @@ def to_gaps(mask: NDArray[np.bool_], bits: int) -> tuple[Ints, Ints]:
     >>> fields.tolist(), places.tolist()
     ([1, 2, 7, 2], [1, 4, 12, 15])
     """
+    fields = gaps(mask, bits)
+    return fields, from_gaps(fields)
+
+
+def gaps(mask: NDArray[np.bool_], bits: int) -> Ints:
+    """Return the fields alone, of at most 8 bits, uint8: a large layer has many."""
     gap = np.diff(np.flatnonzero(mask), prepend=-1) - 1
     fillers = gap >> bits
-    fields = np.full(gap.size + int(fillers.sum()), (1 << bits) - 1)
+    fields = np.full(gap.size + int(fillers.sum()), (1 << bits) - 1, np.uint8)
     fields[np.cumsum(fillers + 1) - 1] = gap & ((1 << bits) - 1)
-    return fields, from_gaps(fields)
+    return fields
 
 
 def from_gaps(fields: Ints) -> Ints:

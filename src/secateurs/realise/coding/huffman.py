@@ -71,9 +71,11 @@ def encode(values: Ints) -> bytes | None:
     lowest, highest = int(values.min()), int(values.max())
     if highest - lowest >= SPAN or abs(lowest) > 1 << 30:
         return None
-    symbols = values.astype(np.int64) - lowest
+    # A large layer has many symbols: they and their codes take no more bytes than needed.
+    symbols = (values.astype(np.int32) - lowest).astype(np.int32)
     bits = lengths(np.bincount(symbols))
-    return _table(lowest, bits) + write(codes(bits)[symbols], bits[symbols])
+    short, code = bits.astype(np.uint8), codes(bits).astype(np.int32)
+    return _table(lowest, bits) + write(code[symbols], short[symbols])
 
 
 def decode(blob: bytes, count: int, where: str) -> Ints:

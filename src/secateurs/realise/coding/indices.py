@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from secateurs.core.errors import FileError
 from secateurs.realise.coding import context, huffman, slabs
 from secateurs.realise.coding.bits import Reader, flags, pack, read, unpack, varint, write
-from secateurs.realise.coding.gaps import from_gaps, to_gaps
+from secateurs.realise.coding.gaps import from_gaps, gaps
 from secateurs.realise.coding.units import from_units, to_units
 
 Mask = NDArray[np.bool_]
@@ -56,7 +56,7 @@ def _decode_bitmask(blob: bytes, shape: Shape, where: str) -> Places:
 
 def _gaps(bits: int, *, coded: bool) -> Index:
     def encode(mask: Mask) -> bytes | None:
-        fields, _ = to_gaps(mask.reshape(-1), bits)
+        fields = gaps(mask.reshape(-1), bits)
         stream = huffman.encode(fields) if coded else pack(fields, bits)
         return None if stream is None else varint(fields.size) + stream
 

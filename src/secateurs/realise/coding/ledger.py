@@ -7,7 +7,7 @@ from torch import Tensor
 
 from secateurs.realise.coding import huffman
 from secateurs.realise.coding.container import open_
-from secateurs.realise.coding.gaps import to_gaps
+from secateurs.realise.coding.gaps import gaps
 from secateurs.realise.coding.plain import DTYPES
 from secateurs.realise.coding.shared import Shared, Uniform
 from secateurs.realise.coding.tensors import Streams, unpack
@@ -75,7 +75,7 @@ def _line(name: str, s: Streams, gap_bits: int) -> Line:
         entries = coded.codebook.numel() if isinstance(coded, Shared) else 0
         if isinstance(coded, Uniform):
             entries = int(torch.unique(coded.level[mask]).numel())
-        fields = to_gaps(mask.reshape(-1).numpy(), gap_bits)[0].size
+        fields = gaps(mask.reshape(-1).numpy(), gap_bits).size
         bits = max(1, (entries - 1).bit_length())
         paper = (fields * (bits + gap_bits) + 32 * entries) / 8
     return Line(

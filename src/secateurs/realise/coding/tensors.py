@@ -138,11 +138,15 @@ def _choose(mask: Array, indices: Collection[str], smallest: Any) -> tuple[str, 
         found = [(0, "bitmask", INDICES["bitmask"].encode(mask) or b"")]
     best: tuple[str, bytes, str, bytes] | None = None
     exact: tuple[str, bytes] | None = None
+    most = 2 * len(kept) + 4096 if len(found) > 1 else mask.size
     for size, name, blob in found:
+        # All places of a large layer as numbers would take more than the layer.
+        if name == "all" and mask.size > most:
+            continue
         places = kept
         if INDICES[name].fills:
             places = INDICES[name].decode(blob, mask.shape, name)
-        if len(places) > 2 * len(kept) + 4096 and len(found) > 1:
+        if len(places) > most:
             continue  # mostly fillers
         if len(places) == len(kept):
             exact = value = exact or smallest(kept)
