@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from deep_compression_page import page
-from fine_grained import task_of, wrong
+from fine_grained_jobs import Place, task_of, wrong
 from torch import nn
 
 from secateurs.data.load import Data, load
@@ -136,7 +136,7 @@ def result(name: str, seed: int, data_dir: str | None, out: Path) -> dict[str, A
     model = dense(job.net, seed, data_dir, out)
     print(f"{name}, seed {seed}", flush=True)
     start = time.process_time()
-    task = task_of(model, data, seed, out / f"{name}-{seed}", job.recover)
+    task = task_of(model, data, seed, Place(out, out / f"{name}-{seed}"), job.recover)
     pruned = deep_compression(task, Target("density", job.density), **job.options)
     state = pruned.model.state_dict()
     write(file, {n: pruned.coded.get(n, t) for n, t in state.items()}, **pruned.code)
