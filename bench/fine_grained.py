@@ -38,7 +38,7 @@ def main() -> None:
                 continue
             print(f"{name}, seed {seed}", flush=True)
             start = time.process_time()
-            data = data_of(seed, args.data_dir)
+            data = data_of(net, seed, args.data_dir)
             at = Place(args.out, args.out / f"{name}-{seed}", args.epochs)
             found = job(net, data, seed, at)
             found["cpu_seconds"] = time.process_time() - start
