@@ -38,8 +38,8 @@ WHY = """Why the numbers differ:
 - **a** The dense networks here are better than the papers', because they learn at a higher rate
   that falls to zero by a cosine; the papers' rate falls slowly. The distance between dense and
   pruned is what to compare. Trainings are shorter: `han` has two rounds of 6 epochs (LeNet-5: of
-  1) and shares the target by sensitivity scans, where the paper chose thresholds by hand; `dns`
-  has 12,900 steps (LeNet-5: 3,440) for the paper's 25,000 (16,000).
+  2) and shares the target by sensitivity scans, where the paper chose thresholds by hand; `dns`
+  has 12,900 steps (LeNet-5: 6,880) for the paper's 25,000 (16,000).
 - **b** By the target-density form, at the layers' densities of the models that the authors
   released: the first of them keeps 4,988 numbers, 53.5 times fewer, where the paper says 56.
 - **c** The control of `dns`: its densities and its training, but cut once by magnitude within each
