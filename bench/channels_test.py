@@ -1,0 +1,78 @@
+"""A slice of the table of channel methods: one seed of the digits, short trainings."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import channels
+from channels import ARMS, STUDIES, collect, place_of, run
+from channels_page import lost, page, shown
+
+from secateurs.methods.table import METHODS
+
+SLICE = ["l2", "l2, no repair", "l2, least squares", "LASSO + least squares"]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    out = tmp_path_factory.mktemp("channels")
+    quick = replace(
+        STUDIES["digits"],
+        dense=replace(STUDIES["digits"].dense, epochs=8),
+        recover=replace(STUDIES["digits"].recover, epochs=1),
+    )
+    before, STUDIES["digits"] = STUDIES["digits"], quick
+    try:
+        run("digits", [0], SLICE, out, None)
+        yield out, collect("digits", [0], out)
+    finally:
+        STUDIES["digits"] = before
+
+
+def test_least_squares_repair_stays_near_dense_where_the_raw_cut_falls(done):
+    _, found = done
+    dense = found["dense"][0][0]["accuracy"]
+    raw, fitted, lasso = (found[name][0][0]["accuracy"] for name in (*SLICE[1:3], SLICE[-1]))
+    assert dense > 0.95
+    assert raw < dense - 0.1
+    assert min(fitted, lasso) > dense - 0.03
+
+
+def test_every_arm_meets_its_budget_and_recovers(done):
+    _, found = done
+    dense = found["dense"][0][0]["accuracy"]
+    for name in SLICE:
+        record = found[name][max(found[name])][0]
+        assert 0.45 < record["macs"] <= 0.5
+        if max(found[name]):
+            assert record["accuracy"] > dense - 0.03, name
+
+
+def test_what_is_done_is_not_done_again(done, monkeypatch):
+    out, _ = done
+    monkeypatch.setattr(channels, "prune", None)
+    run("digits", [0], SLICE, out, None)
+    assert place_of(out, "digits", 0, "l2", 0).exists()
+
+
+def test_the_page_holds_every_row(done):
+    _, found = done
+    text = page({"digits": found, "mnist": {}}, {})
+    assert all(f"| {name}" in text for name in ("dense", *SLICE))
+    assert "Not measured yet: mnist" in text
+    assert "Without any training, cutting by l2 leaves" in text
+
+
+def test_every_method_of_an_arm_exists():
+    assert {arm.method for arm in ARMS.values()} <= set(METHODS)
+
+
+def test_losses_are_paired_and_ties_are_called_so():
+    assert shown([98.0]) == "98.00"
+    assert shown([98.0, 99.0]) == "98.50 ± 0.71"
+    assert lost([99.0, 98.0, 99.0], [98.0, 97.0, 98.0]).startswith("+1.00 [+1.00, +1.00]")
+    assert lost([99.0, 98.0, 99.0], [98.0, 99.0, 99.0]).endswith("tie")
