@@ -11,14 +11,15 @@ line of JSON; a second run does only what is missing.
 
 import argparse
 import json
+import multiprocessing
 import os
-import subprocess
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,13 @@ for folder in (HERE, HERE.parent / "src"):
 Result = dict[str, Any]
 
 
-def check(name: str, *, peer: bool = True) -> Result:
-    """Prune half of one model and say everything the table needs."""
+def check(
+    name: str, *, peer: bool = True, note: Callable[[Result], None] = lambda result: None
+) -> Result:
+    """Prune half of one model and say everything the table needs.
+
+    `note` gets what is known before the peer begins, which may not end.
+    """
     import torch
     from coverage_models import build
 
@@ -51,7 +57,13 @@ def check(name: str, *, peer: bool = True) -> Result:
     if peer:
         from coverage_peer import torch_pruning
 
-        result["peer"] = torch_pruning(model, example, crosses=bool(result.get("crosses", True)))
+        note({**result, "peer": {"error": "did not end", "runs": False, "equal": False}})
+        result["peer"] = torch_pruning(
+            model,
+            example,
+            crosses=bool(result.get("crosses", True)),
+            last=result.pop("last", []),
+        )
     return result
 
 
@@ -69,6 +81,7 @@ def _ours(result: Result, model: Any, example: Any) -> None:
     graph = timed(result, "trace", lambda: trace(model, example, time_limit_s=600))
     result["nodes"] = len(graph.module.graph.nodes)
     result["share"] = prunable_share(graph, dict(model.named_parameters()))
+    result["last"] = [f.param for f in graph.frozen if f.reason == "reaches the model's output"]
     removed = half(graph)
     result["units"], result["chosen"] = removed.numel(), int(removed.sum())
 
@@ -81,6 +94,7 @@ def _ours(result: Result, model: Any, example: Any) -> None:
         "how": small.how,
         "parts": list(small.parts),
         "difference": small.proof.difference,
+        "effect": small.proof.effect,
         "against": small.proof.against,
         "crosses": list(small.proof.crosses),
         "put_back": [[b.bucket, b.count, b.reason, b.operation] for b in small.put_back][:20],
@@ -94,6 +108,7 @@ def _ours(result: Result, model: Any, example: Any) -> None:
         "how": again.how,
         "parts": list(again.parts),
         "difference": again.proof.difference,
+        "effect": again.proof.effect,
         "put_back_units": sum(b.count for b in again.put_back),
     }
 
@@ -178,24 +193,38 @@ def sweep(names: Sequence[str], out: Path, *, jobs: int, limit_s: float, peer: b
 
 
 def _apart(name: str, out: Path, limit_s: float, peer: bool) -> str:
-    command = [sys.executable, str(HERE / "coverage.py"), "--one", name, "--out", str(out)]
-    command += [] if peer else ["--no-peer"]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    env["PYTHONPATH"] = os.pathsep.join([str(HERE.parent / "src"), env.get("PYTHONPATH", "")])
     start = time.perf_counter()
-    try:
-        done = subprocess.run(
-            command, env=env, timeout=limit_s, capture_output=True, text=True, check=False
-        )
-        if not path_of(out, name).exists():
-            error = f"process ended with {done.returncode}: {done.stderr[-300:]}"
-            _write(out, {"name": name, "stage": "process", "error": error, "seconds": {}})
-    except subprocess.TimeoutExpired:
-        _write(
-            out, {"name": name, "stage": "process", "error": f"over {limit_s:g} s", "seconds": {}}
-        )
+    process = _server().Process(target=_one, args=(name, out, peer))
+    process.start()
+    process.join(limit_s)
+    late = process.is_alive()
+    if late:
+        process.kill()
+        process.join()
+    if not path_of(out, name).exists():
+        error = f"over {limit_s:g} s" if late else f"process ended with {process.exitcode}"
+        _write(out, {"name": name, "stage": "process", "error": error, "seconds": {}})
     result = json.loads(path_of(out, name).read_text())
     return f"{name}: {summary(result)} ({time.perf_counter() - start:.0f} s)"
+
+
+@cache
+def _server() -> Any:
+    """A process that has imported everything once and forks one child per model."""
+    paths = [str(HERE), str(HERE.parent / "src"), os.environ.get("PYTHONPATH", "")]
+    os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["coverage_models", "coverage_peer", "torchvision", "timm", "transformers"]
+        + ["torch._dynamo", "torch.export", "torch_pruning", "scipy.sparse.csgraph"]
+        + ["secateurs.realise.compact", "secateurs.realise.checkpoint"]
+    )
+    return context
+
+
+def _one(name: str, out: Path, peer: bool) -> None:
+    _write(out, check(name, peer=peer, note=lambda result: _write(out, result)))
 
 
 def summary(result: Result) -> str:
@@ -229,18 +258,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/coverage"))
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--only", default="*", help="pattern of model names, 'timm:*vit*'")
+    parser.add_argument(
+        "--only", nargs="+", default=["*"], help="patterns of model names, 'timm:*vit*'"
+    )
     parser.add_argument("--limit", type=float, default=900, help="seconds per model")
     parser.add_argument("--no-peer", action="store_true", help="leave Torch-Pruning out")
     parser.add_argument("--table", action="store_true", help="write docs/results/coverage.md")
     parser.add_argument("--redo", action="store_true", help="check again what failed")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.one:
-        _write(options.out, check(options.one, peer=not options.no_peer))
-        return
     if not options.table:
-        chosen = names(options.only)
+        chosen = list(dict.fromkeys(n for pattern in options.only for n in names(pattern)))
         if options.redo:
             for path in (path_of(options.out, n) for n in chosen):
                 if path.exists() and json.loads(path.read_text()).get("stage") != "done":
@@ -252,7 +279,7 @@ def main() -> None:
             limit_s=options.limit,
             peer=not options.no_peer,
         )
-    if options.table or options.only == "*":
+    if options.table or options.only == ["*"]:
         write_table(options.out, HERE.parent / "docs" / "results" / "coverage.md")
 
 

@@ -1,6 +1,7 @@
 """What Torch-Pruning makes of a model, without being told anything about it."""
 
 import copy
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -12,18 +13,25 @@ from torch import Tensor, nn
 from secateurs.core.example import arguments, call, floats, tensors
 from secateurs.realise.calls import difference
 
+LIMIT_S = 20
+"""Of computing; a model it has not finished by then counts as one that does not run."""
 
-def torch_pruning(model: nn.Module, example: Any, *, crosses: bool) -> dict[str, Any]:
+
+def torch_pruning(
+    model: nn.Module, example: Any, *, crosses: bool, last: Sequence[str] = ()
+) -> dict[str, Any]:
     """Prune half of every group: share of prunable parameters, whether it runs and is right.
 
-    The only help is what its readme asks of everyone: a final linear layer with as many
-    outputs as there are classes is left alone. The result is compared with the model whose
+    The only help is what its readme asks of everyone: the layers that make the model's
+    outputs are left alone. They are those that hold a parameter in `last`, which is what our
+    own trace found, and any with 1000 outputs. The result is compared with the model whose
     pruned positions are zero; where a norm takes statistics across channels, `crosses`, a
     difference proves nothing and is reported as such.
     """
     import torch_pruning as peer
 
     start = time.perf_counter()
+    _stop_after(LIMIT_S)
     result: dict[str, Any] = {"version": version("torch-pruning")}
     masked = copy.deepcopy(model).double().eval()
     model = copy.deepcopy(model).double().eval()
@@ -33,16 +41,17 @@ def torch_pruning(model: nn.Module, example: Any, *, crosses: bool) -> dict[str,
     try:
         args, kwargs = arguments(example)
         given: Any = kwargs if kwargs else args if len(args) != 1 else args[0]
-        last = [m for m in model.modules() if _width(m) == 1000]
+        holders = {name.rpartition(".")[0] for name in last}
+        final = [m for n, m in model.named_modules() if _width(m) == 1000 or _ends(n, m, holders)]
         names = {id(m): n for n, m in model.named_modules()}
         pruner = peer.pruner.MagnitudePruner(
             model,
             given,
             importance=peer.importance.GroupMagnitudeImportance(),
             pruning_ratio=0.5,
-            ignored_layers=last,
+            ignored_layers=final,
         )
-        result["share"] = _share(pruner, masked, names, last)
+        result["share"] = _share(pruner, masked, names, final)
         full, left = dict(masked.named_modules()), _Left()
         for group in pruner.step(interactive=True):
             for item in group:
@@ -61,8 +70,19 @@ def torch_pruning(model: nn.Module, example: Any, *, crosses: bool) -> dict[str,
         result.setdefault("runs", False)
         result.setdefault("equal", False)
         result["error"] = f"{type(error).__name__}: {error}"[:300]
+    _stop_after(0)
     result["seconds"] = time.perf_counter() - start
     return result
+
+
+def _stop_after(seconds: float) -> None:
+    """Raise TimeoutError after so many seconds of this process's own computing; 0 for never."""
+
+    def stop(_number: int, _frame: Any) -> None:
+        raise TimeoutError(f"over {seconds:g} s of computing")
+
+    signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
 
 
 def _share(
@@ -105,6 +125,10 @@ class _Left:
 def _count(layer: nn.Module, handler: Any) -> int:
     sizes = [max(p.shape) for p in layer.parameters(recurse=False) if p.dim()]
     return max(sizes, default=0) * int(getattr(layer, "groups", 1))
+
+
+def _ends(name: str, layer: nn.Module, holders: set[str]) -> bool:
+    return name in holders and _width(layer) > 0
 
 
 def _width(layer: nn.Module) -> int:

@@ -43,6 +43,7 @@ COLUMNS: dict[str, Callable[[Result], Any]] = {
     "models": lambda r: True,
     "traced": lambda r: "share" in r,
     "proved": lambda r: "difference" in r,
+    "the removal reached the output": lambda r: (r.get("effect") or 0) > 1e-8,
     "as the user's class": lambda r: r.get("how") == "module",
     "with traced parts": lambda r: r.get("how") == "module with traced parts",
     "as a graph": lambda r: r.get("how") == "graph",
@@ -79,7 +80,7 @@ _MEDIANS: dict[str, Callable[[Result], Any]] = {
 
 
 def _header() -> list[str]:
-    titles = ("model", "share", "left", "how", "uneven", "difference", "put back", "exported", "s")
+    titles = ("model", "share", "left", "how", "uneven", "difference", "effect", "put back", "exported", "s")
     titles += ("TP share", "TP runs", "TP equal", "note")
     return ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
 
@@ -95,6 +96,7 @@ def _row(r: Result) -> str:
         r.get("how", "failed"),
         r.get("uneven", {}).get("how", ""),
         _number(r.get("difference"), ".1e") + ("*" if r.get("against") == "reference" else ""),
+        _number(r.get("effect"), ".2g"),
         str(r.get("put_back_units", "")),
         {True: "yes", False: "no"}.get(r.get("exported", ""), str(r.get("exported", ""))),
         _number(sum(r.get("seconds", {}).values()), ".1f"),

@@ -48,8 +48,8 @@ def results(report: Report) -> None:
     lines = [tuple(cell.replace(" (", "\n(") for cell in fact) for fact in known]
     table(first, lines, title=report.title)
     for proof in report.proofs:
-        held = "holds" if proof.holds else "FAILS"
-        out.print(f"Proof {held}: {proof.claim}: largest difference {proof.difference:.1e}.")
+        held = proof.verdict if proof.holds else "FAILS"
+        out.print(f"Proof {held}: {proof.claim}: {proof.measured}.")
     for note in report.notes:
         out.print(f"- {note}", markup=False)
 

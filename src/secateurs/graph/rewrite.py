@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from secateurs.graph.graph import Graph
-from secateurs.graph.labels import Layer, Value
+from secateurs.graph.labels import Layer, Value, along
+from secateurs.graph.rules.picking import known, row_of
 from secateurs.graph.units import check
 from secateurs.graph.walk import attribute, operation
 
@@ -46,6 +47,7 @@ def rewrite(graph: Graph, removed: Tensor) -> fx.GraphModule:
             _place(root, str(node.target), attribute(graph.module, str(node.target)))
         elif node.op == "call_function":
             _resize(graph, node, stays)
+            _renumber(graph, program, root, node, stays)
     result = fx.GraphModule(root, program)
     for key in ("_in_spec", "_out_spec"):
         if hasattr(graph.module, key):
@@ -123,6 +125,85 @@ def _resize(graph: Graph, node: fx.Node, stays: Tensor) -> None:
         change(graph.values, node, stays, result)
 
 
+def _renumber(
+    graph: Graph, program: fx.Graph, root: nn.Module, node: fx.Node, stays: Tensor
+) -> None:
+    """Give an operation that takes positions by number those they have afterwards."""
+    found = picked(graph, node)
+    if found is None:
+        return
+    axis, place, numbers = found
+    renumbered = renumbered_along(graph, node, axis, numbers, stays)
+    if renumbered is None and operation(node) != "aten.gather":
+        return
+    taken = numbers if renumbered is None else renumbered[1]
+    if operation(node) == "aten.gather":
+        shape = kept_shape(graph.values[node.name], stays)
+        taken = along(taken, axis, len(shape)).expand(shape).contiguous()
+    name = f"{node.name}_numbers"
+    _place(root, name, taken.to(_device(graph)))
+    with program.inserting_before(node):
+        new = program.get_attr(name)
+    old: Any = node.args[place]
+    if operation(node) == "aten.index":
+        old, indices = old[axis], [*old]
+        indices[axis] = new
+        _set(node, place, indices)
+    else:
+        _set(node, place, new)
+    _erase(program, old)
+
+
+def _erase(program: fx.Graph, node: fx.Node) -> None:
+    """Take out what only made numbers that are no longer read; it may not fit any more."""
+    if node.users or node.op == "placeholder":
+        return
+    sources = node.all_input_nodes
+    program.erase_node(node)
+    for source in sources:
+        _erase(program, source)
+
+
+def picked(graph: Graph, node: fx.Node) -> tuple[int, int, Tensor] | None:
+    """Tell what known positions an operation takes: (axis, which argument, positions)."""
+    name, args = operation(node), node.args
+    if name not in ("aten.index", "aten.index_select", "aten.gather"):
+        return None
+    x = _input(graph.values, node)
+    place = 1 if name == "aten.index" else 2
+    given: Any = args[place] if len(args) > place else None
+    if name == "aten.index":
+        held = [a for a, i in enumerate(given) if isinstance(i, fx.Node)]
+        axis = held[0] if len(held) == 1 else None
+        given = None if axis is None else given[axis]
+    else:
+        axis = int(str(args[1])) % len(x.shape)
+    numbers = graph.values.get(given.name) if isinstance(given, fx.Node) else None
+    if axis is None or not x.layers or not isinstance(numbers, Value):
+        return None
+    found = row_of(numbers, x.shape, axis) if "gather" in name else known(numbers, x.shape[axis])
+    return None if found is None else (axis, place, found)
+
+
+def renumbered_along(
+    graph: Graph, node: fx.Node, axis: int, numbers: Tensor, stays: Tensor
+) -> tuple[Tensor, Tensor] | None:
+    """Say which of the taken positions stay, bool, and their new numbers; None if all do."""
+    layer = _input(graph.values, node).at(axis)
+    if layer is None:
+        return None
+    keep = stays[layer.ids].reshape(-1)
+    if bool(keep.all()):
+        return None
+    left = keep[numbers]
+    return left, (keep.cumsum(0) - 1)[numbers[left]]
+
+
+def _device(graph: Graph) -> torch.device:
+    tensors = [*graph.module.parameters(), *graph.module.buffers()]
+    return tensors[0].device if tensors else torch.device("cpu")
+
+
 def _set(node: fx.Node, place: int, held: Any) -> None:
     node.args = (*node.args[:place], held, *node.args[place + 1 :])
 
@@ -172,6 +253,48 @@ def _slice(values: Mapping[str, Any], node: fx.Node, stays: Tensor, result: Any)
     low, high, _ = slice(*[*args[2:4], None, None][:2]).indices(size)
     before, inside = int(keep[:low].sum()), int(keep[low:high].sum())
     node.args = (node.args[0], dim, before, before + inside)
+
+
+def _kept_before(x: Value, axis: int, stays: Tensor) -> Tensor | None:
+    """Count, for every position of a labelled axis, how many before it stay: (size + 1,)."""
+    layer = x.at(axis)
+    if layer is None:
+        return None
+    keep = stays[layer.ids].movedim(axis, -1).reshape(-1, x.shape[axis])[0]
+    return torch.cat([torch.zeros(1, dtype=torch.long), keep.cumsum(0)])
+
+
+def _select(values: Mapping[str, Any], node: fx.Node, stays: Tensor, result: Any) -> None:
+    x = _input(values, node)
+    args: Any = node.args
+    before = _kept_before(x, args[1] % len(x.shape), stays)
+    if before is not None:
+        _set(node, 2, int(before[args[2] % x.shape[args[1]]]))
+
+
+def _narrow(values: Mapping[str, Any], node: fx.Node, stays: Tensor, result: Any) -> None:
+    x = _input(values, node)
+    args: Any = node.args
+    before = _kept_before(x, args[1] % len(x.shape), stays)
+    if before is not None:
+        start = args[2] % x.shape[args[1]]
+        _set(node, 2, int(before[start]))
+        _set(node, 3, int(before[start + args[3]] - before[start]))
+
+
+def _roll(values: Mapping[str, Any], node: fx.Node, stays: Tensor, result: Any) -> None:
+    """Shift by as many positions as stay of those that went round the end."""
+    x = _input(values, node)
+    args: Any = node.args
+    if len(args) < 3:
+        return
+    shifts, dims = ([a] if isinstance(a, int) else list(a) for a in args[1:3])
+    for k, axis in enumerate(dims):
+        before = _kept_before(x, axis % len(x.shape), stays)
+        if before is not None:
+            size = x.shape[axis]
+            shifts[k] = int(before[size] - before[size - shifts[k] % size])
+    _set(node, 1, shifts)
 
 
 def _pad(values: Mapping[str, Any], node: fx.Node, stays: Tensor, result: Any) -> None:
@@ -225,6 +348,9 @@ _CHANGES = {
     **dict.fromkeys(("split", "split_with_sizes", "chunk", "tensor_split"), _divide),
     **dict.fromkeys(("unsafe_split", "unsafe_chunk"), _divide),
     "slice": _slice,
+    "select": _select,
+    "narrow": _narrow,
+    "roll": _roll,
     **dict.fromkeys(("pad", "constant_pad_nd"), _pad),
     **dict.fromkeys(("layer_norm", "rms_norm", "_fused_rms_norm"), _layer_norm),
     "native_layer_norm": _layer_norm,

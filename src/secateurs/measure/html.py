@@ -176,10 +176,10 @@ def _list(notes: Iterable[str]) -> str:
 def _proofs(proofs: Iterable[Proof]) -> str:
     items = []
     for proof in proofs:
-        word, kind = ("holds", "good") if proof.holds else ("fails", "bad")
+        kind = "good" if proof.verdict == "holds" else "bad"
         items.append(
-            f'<li><b class="{kind}">{word}</b> {escape(proof.claim)}: largest difference '
-            f"<b>{proof.difference:.2g}</b>, allowed {proof.tolerance:.2g}</li>"
+            f'<li><b class="{kind}">{proof.verdict}</b> {escape(proof.claim)}: '
+            f"{escape(proof.measured)}</li>"
         )
     return f'<ul class="proof">{"".join(items)}</ul>' if items else ""
 

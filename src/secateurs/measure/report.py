@@ -51,11 +51,26 @@ class Proof:
     difference: float
     """Largest absolute difference of the outputs."""
     tolerance: float
+    effect: float | None = None
+    """How far both are from the dense model, in the same measure; None where unknown."""
 
     @property
     def holds(self) -> bool:
         """Whether the difference is within the tolerance; NaN is not."""
         return self.difference <= self.tolerance
+
+    @property
+    def verdict(self) -> str:
+        """`holds`, `fails`, or `proves nothing` where the removal changed nothing at all."""
+        if not self.holds:
+            return "fails"
+        return "holds" if self.effect is None or self.effect > self.tolerance else "proves nothing"
+
+    @property
+    def measured(self) -> str:
+        """The difference and, where known, the distance from the dense model it stands against."""
+        against = "" if self.effect is None else f"; from the dense model {self.effect:.2g}"
+        return f"largest difference {self.difference:.2g}, allowed {self.tolerance:.2g}{against}"
 
 
 @dataclass(frozen=True)
@@ -175,7 +190,8 @@ def _report(plain: dict[str, Any]) -> Report:
         rows=tuple(_row(r) for r in plain["rows"]),
         layers=tuple(LayerRow(**{**r, "shape": tuple(r["shape"])}) for r in plain["layers"]),
         proofs=tuple(
-            Proof(p["claim"], _nan(p["difference"]), p["tolerance"]) for p in plain["proofs"]
+            Proof(p["claim"], _nan(p["difference"]), p["tolerance"], p.get("effect"))
+            for p in plain["proofs"]
         ),
         curves=tuple(Curve(c["label"], tuple(c["points"])) for c in plain["curves"]),
         notes=tuple(plain["notes"]),

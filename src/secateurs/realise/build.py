@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, fx, nn
 
-from secateurs.core.example import Example
+from secateurs.core.example import Example, map_tensors
 from secateurs.core.mask import Mask
 from secateurs.graph.graph import Graph
 from secateurs.realise.attention import follow_attention
@@ -131,8 +131,10 @@ class Small:
             if is_program(module):
                 assert isinstance(module, fx.GraphModule)
                 restore_constants_(module.graph)
-                _cast_held_(module, {id(t) for t in self.shrunk.new.values()}, self.shrunk.old)
                 module.recompile()
+        floats = [t.dtype for t in self.shrunk.old.values() if t.is_floating_point()]
+        if floats:
+            _cast_rest_(self.model, {id(t) for t in self.shrunk.new.values()}, floats[0])
         return self.model
 
 
@@ -154,9 +156,24 @@ def build(original: Original, keeps: Mapping[str, Keep], after: fx.GraphModule) 
     return small
 
 
-def _cast_held_(part: fx.GraphModule, done: set[int], old: Mapping[str, Tensor]) -> None:
-    """Give constants of the traced program, which were made float64, the model's dtype."""
-    floats = [t.dtype for t in old.values() if t.is_floating_point()]
-    for tensor in all_tensors(part).values():
-        if tensor.dtype == torch.float64 and id(tensor) not in done and floats:
-            tensor.data = tensor.data.to(floats[0])
+def _cast_rest_(model: nn.Module, done: set[int], dtype: torch.dtype) -> None:
+    """Give what a run in float64 left behind the model's dtype.
+
+    Constants of traced parts, and tables that a forward computes once and keeps in an
+    attribute, a list or a mapping.
+    """
+
+    def cast(tensor: Tensor) -> Tensor:
+        if tensor.dtype == torch.float64 and id(tensor) not in done:
+            tensor.data = tensor.data.to(dtype)
+        return tensor
+
+    for tensor in all_tensors(model).values():
+        cast(tensor)
+    for module in model.modules():
+        for name, held in vars(module).items():
+            if name not in _INTERNAL and isinstance(held, (dict, list, tuple)):
+                map_tensors(cast, held)
+
+
+_INTERNAL = frozenset(vars(nn.Module()))

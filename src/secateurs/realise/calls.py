@@ -15,6 +15,7 @@ from secateurs.realise.program import Ref, run
 Values = Mapping[str, Any]
 """Node name → what the node gave."""
 
+_PROBES = 8
 _CALLS_CHECKED = 3
 """A module called many times (a shared layer, an unrolled loop) is checked on its first calls."""
 
@@ -38,11 +39,16 @@ def record_values(module: fx.GraphModule, example: Example) -> dict[str, Any]:
     feed = dict(zip([n.name for n in holes], given, strict=False))
 
     def record(name: str, value: Any) -> None:
-        values[name] = map_tensors(lambda t: t.detach().clone(), value)
+        values[name] = map_tensors(_copied, value)
 
     with torch.no_grad():
         run(module, lambda node: feed[node.name], record)
     return values
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    # No program writes into its parameters, and copies of all of them are large.
+    return tensor.detach() if isinstance(tensor, nn.Parameter) else tensor.detach().clone()
 
 
 def record_calls(model: nn.Module, example: Example, values: Values) -> dict[str, list[Call]]:
@@ -57,7 +63,9 @@ def record_calls(model: nn.Module, example: Example, values: Values) -> dict[str
 
     def enter(path: str) -> Callable[..., None]:
         def hook(_m: nn.Module, args: Any, kwargs: Any) -> None:
-            entered.append((path, pytree.tree_map_only(Tensor, known.first, (args, kwargs))))
+            wanted = len(found[path]) < _CALLS_CHECKED
+            given = pytree.tree_map_only(Tensor, known.first, (args, kwargs)) if wanted else None
+            entered.append((path, given))
 
         return hook
 
@@ -85,30 +93,44 @@ class _Known:
 
     def __init__(self, values: Values) -> None:
         self._by_shape: dict[Any, list[tuple[str, Tensor]]] = defaultdict(list)
+        self._probes: dict[Any, Tensor] = {}
         for name, value in values.items():
             if isinstance(value, Tensor):
                 self._by_shape[(tuple(value.shape), value.dtype)].append((name, value))
 
-    def _all(self, tensor: Tensor) -> list[str]:
-        near = self._by_shape.get((tuple(tensor.shape), tensor.dtype), [])
-        return [name for name, value in near if _close(value, tensor)]
+    def _near(self, tensor: Tensor) -> list[tuple[str, Tensor]]:
+        """List the values that agree in a few entries: almost every other one differs there."""
+        key = (tuple(tensor.shape), tensor.dtype)
+        near = self._by_shape.get(key, [])
+        if near and key not in self._probes:
+            self._probes[key] = torch.stack([_probe(value) for _, value in near])
+        if not near:
+            return []
+        agree = _agree(self._probes[key], _probe(tensor)).all(dim=1)
+        return [near[k] for k in agree.nonzero().flatten().tolist()]
 
     def first(self, tensor: Tensor) -> Any:
-        names = self._all(tensor)
-        return Ref(names[0]) if names else tensor
+        return self._ref(tensor, self._near(tensor))
 
     def last(self, tensor: Tensor) -> Any:
-        names = self._all(tensor)
-        return Ref(names[-1]) if names else tensor
+        return self._ref(tensor, self._near(tensor)[::-1])
+
+    def _ref(self, tensor: Tensor, near: list[tuple[str, Tensor]]) -> Any:
+        name = next((n for n, value in near if bool(_agree(value, tensor).all())), None)
+        return tensor if name is None else Ref(name)
 
 
-def _close(a: Tensor, b: Tensor) -> bool:
-    if not a.is_floating_point():
-        return torch.equal(a, b)
-    # One element first: almost every pair differs there.
-    if a.numel() and not torch.isclose(a.flatten()[-1], b.flatten()[-1], rtol=1e-9, equal_nan=True):
-        return False
-    return torch.allclose(a, b, rtol=1e-9, atol=1e-12, equal_nan=True)
+def _probe(tensor: Tensor) -> Tensor:
+    """Take a few entries from all over a tensor, without copying it."""
+    count = min(_PROBES, tensor.numel())
+    places = torch.arange(count, device=tensor.device) * (tensor.numel() - 1) // max(1, count - 1)
+    return tensor.detach().take(places)
+
+
+def _agree(a: Tensor, b: Tensor) -> Tensor:
+    if a.is_floating_point() or a.is_complex():
+        return torch.isclose(a, b, rtol=1e-9, atol=1e-12, equal_nan=True)
+    return a == b
 
 
 def fill(structure: Any, values: Values) -> Any:

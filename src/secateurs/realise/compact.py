@@ -44,6 +44,9 @@ class Proof:
     """The operations that take such statistics."""
     example: str
     """The shapes of the input."""
+    effect: float
+    """How far what it must compute is from the dense original, in the same measure; 0 means
+    that nothing removed reached the output, so that the agreement proves nothing."""
     dtype: str = "float64"
 
 
@@ -155,25 +158,20 @@ class Job:
 
     original: Original
     outputs: list[Tensor]
+    dense: list[Tensor]
+    """What the unmasked original computes."""
 
     @classmethod
     def of(cls, model: nn.Module, graph: Graph, mask: Mask, example: Example) -> "Job":
         """Mask a copy in float64 and run it."""
-        masked, _ = shrink(model, {}, mask, dtype=torch.float64)
-        masked.eval()
         example = floats(example, torch.float64)
+        dense = _outputs(shrink(model, {}, {}, dtype=torch.float64)[0], example)
+        masked, _ = shrink(model, {}, mask, dtype=torch.float64)
+        outputs = _outputs(masked, example)
         own = all_tensors(masked)
         program = doubled(graph.module, lambda name: own.get(graph.names.get(name, name)))
-        with torch.no_grad():
-            try:
-                outputs = [t.clone() for t in tensors(call(masked, example))]
-            except Exception as error:
-                raise StructureError(
-                    f"the model does not run on the example in float64: {error}; "
-                    "proving a smaller model needs an example that runs"
-                ) from error
         graph = replace(graph, module=program)
-        return cls(Original(model, masked, graph, mask, example, _TOLERANCE), outputs)
+        return cls(Original(model, masked, graph, mask, example, _TOLERANCE), outputs, dense)
 
     def attempt(self, removed: Tensor) -> Attempt:
         """Remove units, make the result run, and compare."""
@@ -220,10 +218,11 @@ class Job:
                 return None, f"{type(error).__name__}: {error}"
         away = difference(found, self.outputs)
         if away <= original.tolerance:
-            return Proof(away, original.tolerance, "masked model", (), shown), None
+            effect = difference(self.outputs, self.dense)
+            return Proof(away, original.tolerance, "masked model", (), shown, effect), None
         problem = f"differs from the masked model by {away:.3g} of the output's deviation"
         try:
-            crosses = crossing(original.graph.module.graph, original.values, small.values)
+            crosses = crossing(original.graph, removed)
             if not all(bool(t.isfinite().all()) for t in self.outputs):
                 # A weight that is divided by its own norm has no value once it is zero.
                 crosses = (*crosses, "a division by what is removed")
@@ -234,8 +233,21 @@ class Job:
             return None, f"{problem}, and the traced program does not run: {error}"
         away = difference(found, wanted)
         if away <= original.tolerance:
-            return Proof(away, original.tolerance, "reference", crosses, shown), None
+            effect = difference(wanted, self.dense)
+            return Proof(away, original.tolerance, "reference", crosses, shown, effect), None
         return None, f"differs from the reference by {away:.3g} of the output's deviation"
+
+
+def _outputs(model: nn.Module, example: Example) -> list[Tensor]:
+    """Run a copy in float64 and evaluation mode."""
+    with torch.no_grad():
+        try:
+            return [t.clone() for t in tensors(call(model.eval(), example))]
+        except Exception as error:
+            raise StructureError(
+                f"the model does not run on the example in float64: {error}; "
+                "proving a smaller model needs an example that runs"
+            ) from error
 
 
 def _shapes(example: Example) -> str:

@@ -49,9 +49,9 @@ class Repair:
         return "stops" if "stops" in found else "other" if "other" in found else "right"
 
     def _state(self, call: Call) -> State:
-        args, kwargs = fill(call.args, self.values)
         wanted = _leaves(call.result)
         try:
+            args, kwargs = fill(call.args, self.values)
             with torch.no_grad():
                 result = self.model.get_submodule(call.path)(*args, **kwargs)
         except Exception:  # whatever a user's forward raises when sizes do not fit
@@ -62,7 +62,7 @@ class Repair:
         pairs = [
             (x, self.values[w.name])
             for x, w in zip(found, wanted, strict=True)
-            if isinstance(w, Ref)
+            if isinstance(w, Ref) and w.name in self.values
         ]
         worst = max((difference(x, y) for x, y in pairs), default=0.0)
         return "right" if worst <= self.tolerance else "stops" if worst == float("inf") else "other"

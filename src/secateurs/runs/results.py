@@ -117,7 +117,7 @@ def _proofs(cut: Cut, pruned: Pruned) -> list[Proof]:
         f"{cut.label}: the smaller model and the {proof.against} agree in float64 "
         f"on an input of shape {proof.example}"
     )
-    return [Proof(claim, proof.difference, proof.tolerance)]
+    return [Proof(claim, proof.difference, proof.tolerance, proof.effect)]
 
 
 def _notes(cut: Cut, pruned: Pruned, faster: Speedup) -> list[str]:

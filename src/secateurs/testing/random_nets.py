@@ -148,8 +148,22 @@ def _shuffle(net: RandomNet, x: Tensor, k: int) -> Tensor:
 
 
 def _order(net: RandomNet, x: Tensor, k: int) -> Tensor:
-    places = torch.arange(x.shape[1] - 1, -1, -1)
-    return (x.flip(1), x.roll(1, 1), x[:, places], x[:, ::2].repeat(1, 2, 1, 1), x.flip(2))[k % 5]
+    c = x.shape[1]
+    places = (torch.arange(c) * 3 + k) % c if c % 3 else torch.arange(c - 1, -1, -1)
+    rows = places.view(1, -1, 1, 1).expand(x.shape)
+    kinds = (
+        lambda: x.flip(1),
+        lambda: x.roll(k + 1, 1),
+        lambda: x[:, places],
+        lambda: x[:, ::2].repeat(1, 2, 1, 1),
+        lambda: x.flip(2),
+        lambda: x.gather(1, rows),
+        lambda: x.index_select(1, places[: c // 2]).repeat(1, 2, 1, 1),
+        lambda: x * x.select(1, k % c)[:, None],
+        lambda: x.view(len(x), 2, -1, 4, 4).roll((1, 1), (2, 4)).reshape(x.shape),
+        lambda: x * x.narrow(1, 1, 2).sum(1, keepdim=True),
+    )
+    return kinds[k % len(kinds)]()
 
 
 def _slice(net: RandomNet, x: Tensor, k: int) -> Tensor:

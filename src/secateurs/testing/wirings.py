@@ -199,6 +199,13 @@ def _to_shape(x: Tensor, *shape: int) -> Tensor:
     return x.reshape(shape)
 
 
+def _rolled_rows(m: Any, x: Tensor) -> Tensor:
+    b, c, h, w = x.shape
+    out: Tensor = m.next(x.view(b, 2, c // 2, h, w).roll(1, 2).reshape(b, c, h, w))
+    return out
+
+
+_ORDER = torch.randperm(8, generator=torch.Generator().manual_seed(0))
 _QUIET = {"next": lambda: conv(8, 8)}
 
 WIRINGS: dict[str, Wiring] = {
@@ -221,21 +228,47 @@ WIRINGS: dict[str, Wiring] = {
     ),
     "shuffle": Wiring(_stem(_shuffle, **_QUIET), image(), 12),
     "flip": Wiring(_stem(lambda m, x: m.next(x.flip(1)), **_QUIET), image(), 16),
-    "roll": Wiring(
-        _stem(lambda m, x: m.next(x.roll(3, 1)), **_QUIET),
-        image(),
-        8,
-        ("shifted along its own axis",),
+    "roll": Wiring(_stem(lambda m, x: m.next(x.roll(3, 1)), **_QUIET), image(), 16),
+    "roll_rows": Wiring(_stem(_rolled_rows, **_QUIET), image(), 16),
+    "roll_flat": Wiring(
+        _stem(lambda m, x: m.next(x.roll(3)), **_QUIET), image(), 8, ("as one long row",)
     ),
     "permutation": Wiring(
         _stem(
             lambda m, x: m.next(x[:, m.order]),
-            order=torch.randperm(8, generator=torch.Generator().manual_seed(0)),
+            order=_ORDER,
             **_QUIET,
         ),
         image(),
+        16,
+    ),
+    "index_select": Wiring(
+        _stem(lambda m, x: m.next(x.index_select(1, m.order)), order=_ORDER, **_QUIET), image(), 16
+    ),
+    "gather": Wiring(
+        _stem(
+            lambda m, x: m.next(x.gather(1, m.order.view(1, -1, 1, 1).expand_as(x))),
+            order=_ORDER,
+            **_QUIET,
+        ),
+        image(),
+        16,
+    ),
+    "gather_by_data": Wiring(
+        _stem(lambda m, x: m.next(x.gather(1, x.argsort(1))), **_QUIET),
+        image(),
         8,
         ("indexed by number",),
+    ),
+    "some_channels": Wiring(
+        _stem(
+            lambda m, x: m.next(x)[:, m.order] * x[:, 2:3] + x[:, None, 5],
+            order=torch.tensor([6, -7, 3]),
+            head=lambda: nn.Linear(3, 2),
+            **_QUIET,
+        ),
+        image(),
+        6 + 8,
     ),
     "channels_last_flatten": Wiring(
         lambda: Wired(

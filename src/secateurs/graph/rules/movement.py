@@ -24,7 +24,7 @@ def view_as(step: Step, x: Value, other: Value) -> Value:
 
 def move(step: Step, x: Value, *args: Any, **kwargs: Any) -> Result:
     """permute, transpose, select, slice, flip, repeat, ...: rearrange labels alike."""
-    return _moved(step, x, lambda t: step.op(t, *args, **kwargs))
+    return moved(step, x, lambda t: step.op(t, *args, **kwargs))
 
 
 def slice_(
@@ -41,26 +41,22 @@ def slice_(
         else:
             pairs = split_axis(layer.ids, axis, size // stride)
             step.labels.tie(pairs, [axis + 1])
-    return _moved(step, x, lambda t: step.op(t, dim, start, end, stride))
-
-
-def pick(step: Step, x: Value, dim: int, index: Any) -> Result:
-    """index_select along an axis without labels; a labelled one is rigid."""
-    x = step.freeze_axes(x, [dim % len(x.shape)], f"{step.name} picks positions by number")
-    positions = torch.zeros(step.shape[dim % len(x.shape)], dtype=torch.long)
-    if isinstance(index, Value) and index.const is not None:
-        positions = index.const.long().reshape(-1)
-    else:
-        x = step.tied(x, [dim % len(x.shape)])
-    return _moved(step, x, lambda t: t.index_select(dim, positions))
+    return moved(step, x, lambda t: step.op(t, dim, start, end, stride))
 
 
 def roll(step: Step, x: Value, shifts: Any, dims: Any = ()) -> Result:
-    """Shift cyclically; along a labelled axis the shift counts positions, so it is rigid."""
+    """Shift cyclically: two runs change places, and every row keeps as many of each."""
     axes = [dims] if isinstance(dims, int) else list(dims)
-    axes = [d % len(x.shape) for d in axes] if axes else list(range(len(x.shape)))
-    x = step.freeze_axes(x, axes, "is shifted along its own axis by a fixed number")
-    return _moved(step, x, lambda t: torch.roll(t, shifts, dims))
+    axes = [d % len(x.shape) for d in axes]
+    if not axes or len(set(axes)) < len(axes):
+        x = step.freeze_axes(x, axes or list(range(len(x.shape))), "is shifted as one long row")
+    for axis, shift in zip(axes, [shifts] if isinstance(shifts, int) else shifts, strict=False):
+        layer, size = x.at(axis), x.shape[axis]
+        if layer is not None:
+            last = shift % size
+            step.labels.rectangle(layer.ids.narrow(axis, size - last, last), axis)
+            step.labels.rectangle(layer.ids.narrow(axis, 0, size - last), axis)
+    return moved(step, x, lambda t: torch.roll(t, shifts, dims))
 
 
 def divide(step: Step, x: Value, sizes: Any, dim: int = 0) -> Result:
@@ -71,12 +67,12 @@ def divide(step: Step, x: Value, sizes: Any, dim: int = 0) -> Result:
     if layer is not None and length > 1 and all(s[dim] == length for s in step.shapes):
         ids = split_axis(layer.ids, dim, len(step.shapes))
         step.labels.rectangle(ids, dim + 1)
-    return _moved(step, x, lambda t: step.op(t, sizes, dim))
+    return moved(step, x, lambda t: step.op(t, sizes, dim))
 
 
 def expand(step: Step, x: Value, *args: Any, **kwargs: Any) -> Value:
     """Repeat axes of length 1: they hold the same everywhere, so any position may go."""
-    value = _moved(step, x, lambda t: t.expand(step.shape))
+    value = moved(step, x, lambda t: t.expand(step.shape))
     assert isinstance(value, Value)
     rank = len(step.shape)
     layers = list(value.layers)
@@ -94,9 +90,9 @@ def pixel_shuffle(step: Step, x: Value, factor: int) -> Value:
     x = reshape(step, x, split, choose=first)
     n = len(batch)
     order = [*range(n), n, n + 3, n + 1, n + 4, n + 2]
-    moved = _moved(step, x, lambda t: t.permute(order))
-    assert isinstance(moved, Value)
-    return reshape(step, moved, step.shape, choose=first)
+    turned = moved(step, x, lambda t: t.permute(order))
+    assert isinstance(turned, Value)
+    return reshape(step, turned, step.shape, choose=first)
 
 
 def im2col(step: Step, x: Value, *args: Any, **kwargs: Any) -> Value:
@@ -112,7 +108,7 @@ def im2col(step: Step, x: Value, *args: Any, **kwargs: Any) -> Value:
     return Value(step.shape, layers, why=x.why)
 
 
-def _moved(step: Step, x: Value, op: Any) -> Result:
+def moved(step: Step, x: Value, op: Any) -> Result:
     """Apply `op` to every layer's ids, and to its positions to see where its axis went."""
     results = [Value(shape, why=x.why) for shape in step.shapes]
     layers: list[list[Layer]] = [[] for _ in results]

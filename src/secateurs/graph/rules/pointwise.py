@@ -12,6 +12,13 @@ def pointwise(step: Step, *args: Any, **kwargs: Any) -> Result:
     return [value] * len(step.shapes) if step.many else value
 
 
+def expand_as(step: Step, x: Value, other: Value) -> Result:
+    """Drop what the value it follows drops; known numbers stay known."""
+    if x.const is not None:
+        return Value(step.shape, const=x.const.expand(step.shape), why=x.why)
+    return pointwise(step, x, other)
+
+
 def copy_(step: Step, target: Value, source: Value, *_: Any) -> Value:
     """Write one value into another: they must drop the same positions."""
     return step.meet([target, source], step.shape)

@@ -9,6 +9,7 @@ from secateurs.graph.rules import (
     lookup,
     movement,
     norms,
+    picking,
     pointwise,
 )
 from secateurs.graph.rules.step import Rule
@@ -27,10 +28,10 @@ RULES: dict[str, Rule] = {
     **_each("pixel_unshuffle channel_unshuffle adjoint moveaxis swapdims", movement.move),
     **_each("split split_with_sizes chunk tensor_split unsafe_split unsafe_chunk", movement.divide),
     **_each("slice", movement.slice_),
-    **_each("index_select", movement.pick),
+    **_each("index_select", picking.pick),
     **_each("roll", movement.roll),
     **_each("expand broadcast_to", movement.expand),
-    **_each("expand_as", pointwise.pointwise),
+    **_each("expand_as", pointwise.expand_as),
     **_each("pixel_shuffle", movement.pixel_shuffle),
     **_each("im2col", movement.im2col),
     **_each("linear", contraction.linear),
@@ -57,8 +58,8 @@ RULES: dict[str, Rule] = {
     **_each("stack", joining.stack),
     **_each("pad constant_pad_nd", joining.pad),
     **_each("embedding", lookup.embedding),
-    **_each("index", lookup.index),
-    **_each("gather", lookup.gather),
+    **_each("index", picking.index),
+    **_each("gather", picking.gather),
     **_each(
         "zeros ones full empty rand randn new_zeros new_ones new_full new_empty", lookup.create
     ),
