@@ -208,6 +208,12 @@ def _apart(name: str, out: Path, limit_s: float, peer: bool) -> str:
     return f"{name}: {summary(result)} ({time.perf_counter() - start:.0f} s)"
 
 
+PRELOADED = [
+    *("coverage_models", "coverage_peer", "torchvision", "timm", "transformers", "torch_pruning"),
+    *("torch._dynamo", "torch.export", "scipy.sparse.csgraph", "secateurs.realise.checkpoint"),
+]
+
+
 @cache
 def _server() -> Any:
     """A process that has imported everything once and forks one child per model."""
@@ -215,11 +221,7 @@ def _server() -> Any:
     os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["coverage_models", "coverage_peer", "torchvision", "timm", "transformers"]
-        + ["torch._dynamo", "torch.export", "torch_pruning", "scipy.sparse.csgraph"]
-        + ["secateurs.realise.compact", "secateurs.realise.checkpoint"]
-    )
+    context.set_forkserver_preload(PRELOADED)
     return context
 
 

@@ -80,7 +80,18 @@ _MEDIANS: dict[str, Callable[[Result], Any]] = {
 
 
 def _header() -> list[str]:
-    titles = ("model", "share", "left", "how", "uneven", "difference", "effect", "put back", "exported", "s")
+    titles = (
+        "model",
+        "share",
+        "left",
+        "how",
+        "uneven",
+        "difference",
+        "effect",
+        "put back",
+        "exported",
+        "s",
+    )
     titles += ("TP share", "TP runs", "TP equal", "note")
     return ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
 

@@ -80,6 +80,9 @@ def plan(
     density: Annotated[float | None, typer.Option(help="Fraction of units to keep.")] = None,
     macs: Annotated[float | None, typer.Option(help="Fraction of MACs to keep.")] = None,
     params: Annotated[float | None, typer.Option(help="Fraction of parameters to keep.")] = None,
+    multiple_of: Annotated[
+        int, typer.Option(min=1, help="Keep multiples of this many, 8 for tensor cores.")
+    ] = 1,
     out: Annotated[Path | None, typer.Option(help="Write the plan as JSON, to be edited.")] = None,
     input: Shape = None,
     classes: Annotated[int | None, typer.Option(help="Outputs, where they can vary.")] = None,
@@ -97,7 +100,7 @@ def plan(
         place = where(net, _example(model, input), REMOVED)
     assert place.graph is not None
     scores = score(place.sites, l2, weight=weights(net))
-    counts = quota(place, scores, target, "uniform")
+    counts = quota(place, scores, target, "uniform", multiple_of=multiple_of)
     keep = {name: counts[name] / site.units for name, site in place.sites.items()}
     found = make_plan(net, place.graph, density=keep)
     lines = [

@@ -61,6 +61,8 @@ class Labels:
     """(operation, ids) that stand for whole rows of a rectangle."""
     params: dict[tuple[str, int], Tensor] = field(default_factory=dict)
     """(parameter, dim) → ids, broadcastable to the parameter's shape."""
+    made: list[tuple[int, int]] = field(default_factory=list)
+    """Ranges of ids that no parameter was given, but a value that is the same everywhere."""
     read: set[str] = field(default_factory=set)
     """Parameters that some operation has read."""
 
@@ -68,6 +70,18 @@ class Labels:
         """Return n new ids, (n,)."""
         self.count += n
         return torch.arange(self.count - n, self.count)
+
+    def fresh_uniform(self, n: int) -> Tensor:
+        """Return n new ids for an axis along which a value is the same everywhere, (n,)."""
+        self.made.append((self.count, self.count + n))
+        return self.fresh(n)
+
+    def uniform(self, ids: Tensor) -> bool:
+        """Tell whether all of these ids were made by `fresh_uniform`."""
+        inside = torch.zeros_like(ids, dtype=torch.bool)
+        for low, high in self.made:
+            inside |= (ids >= low) & (ids < high)
+        return bool(inside.all())
 
     def unify(self, a: Tensor, b: Tensor, reason: str = "meets a fixed position") -> None:
         """Note that ids which meet after broadcasting go together; id 0 freezes its partner."""

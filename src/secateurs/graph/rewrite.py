@@ -199,6 +199,35 @@ def renumbered_along(
     return left, (keep.cumsum(0) - 1)[numbers[left]]
 
 
+def renumbered(graph: Graph, removed: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    """Say what buffers of positions hold afterwards: name → (which entries stay, new numbers).
+
+    Only buffers that nothing but such operations reads, all in the same way.
+    """
+    stays = label_mask(graph, removed.cpu())
+    found: dict[str, list[tuple[Tensor, Tensor] | None]] = {}
+    for source in graph.module.graph.nodes:
+        name = graph.names.get(str(source.target)) if source.op == "get_attr" else None
+        if name is None or not isinstance(graph.values.get(source.name), Value):
+            continue
+        for user in source.users:
+            here = picked(graph, user)
+            if here is None or graph.values[source.name].const is None:
+                found.setdefault(name, []).append(None)
+                continue
+            axis, _, numbers = here
+            found.setdefault(name, []).append(renumbered_along(graph, user, axis, numbers, stays))
+    result = {}
+    for name, uses in found.items():
+        first = uses[0]
+        if first is not None and all(
+            use is not None and torch.equal(use[0], first[0]) and torch.equal(use[1], first[1])
+            for use in uses
+        ):
+            result[name] = first
+    return result
+
+
 def _device(graph: Graph) -> torch.device:
     tensors = [*graph.module.parameters(), *graph.module.buffers()]
     return tensors[0].device if tensors else torch.device("cpu")

@@ -67,10 +67,13 @@ def quota(
     target: Target,
     ranking: Ranking,
     densities: Mapping[str, float] | None = None,
+    *,
+    multiple_of: int | None = None,
 ) -> Quota:
     """Say how many units of every site stay to meet a target.
 
-    Sites that `densities` names keep that fraction; the target holds for the others.
+    Sites that `densities` names keep that fraction; the target holds for the others. Counts
+    are multiples of `multiple_of`, or all of a site.
 
     Raises:
         BudgetError: the target cannot be met; names the reachable range, or the granularity
@@ -79,21 +82,29 @@ def quota(
     check("ranking", ranking, get_args(Ranking))
     if target.kind != "density":
         return to_target(
-            place.sites, _wired(place, target), scores, target, alike=ranking == "uniform"
+            place.sites,
+            _wired(place, target),
+            scores,
+            target,
+            alike=ranking == "uniform",
+            multiple_of=multiple_of,
         )
     if ranking == "global":
-        return ranked_together(place.sites, scores, target.fraction, normalise="mean")
+        return ranked_together(
+            place.sites, scores, target.fraction, normalise="mean", multiple_of=multiple_of
+        )
     if ranking == "lamp":
-        return lamp(place.sites, scores, target.fraction)
+        return lamp(place.sites, scores, target.fraction, multiple_of=multiple_of)
     if ranking == "erk":
         if place.graph is not None:
             raise BudgetError(
                 f"erk shares places by the shape of one parameter, and the units of {REMOVED} "
                 "lie in several; use --ranking uniform or global"
             )
-        return erk(cast(Mapping[str, Shaped], place.sites), target.fraction)
+        shaped = cast(Mapping[str, Shaped], place.sites)
+        return erk(shaped, target.fraction, multiple_of=multiple_of)
     wanted = dict.fromkeys(place.sites, target.fraction)
-    return each(place.sites, {**wanted, **(densities or {})})
+    return each(place.sites, {**wanted, **(densities or {})}, multiple_of=multiple_of)
 
 
 def named(words: Iterable[str], sites: Iterable[str]) -> dict[str, float]:
@@ -146,6 +157,7 @@ def to_target(
     *,
     alike: bool,
     normalise: Normalise = "mean",
+    multiple_of: int | None = None,
 ) -> Quota:
     """Say how many channels of every site stay to meet a target of parameters or MACs.
 
@@ -161,10 +173,27 @@ def to_target(
         return found.macs if target.kind == "macs" else found.parameters
 
     limit = int(target.fraction * cost({}))
+    # Steps of several channels cannot come as near.
+    tolerance = _TOLERANCE * (2 if (multiple_of or 1) > 1 else 1)
     if alike:
         # Ranked together by their place within the site, all sites shrink alike.
-        return to_cost(sites, places(sites, scores), cost, limit, tolerance=_TOLERANCE)
-    return to_cost(sites, scores, cost, limit, tolerance=_TOLERANCE, normalise=normalise)
+        return to_cost(
+            sites,
+            places(sites, scores),
+            cost,
+            limit,
+            tolerance=tolerance,
+            multiple_of=multiple_of,
+        )
+    return to_cost(
+        sites,
+        scores,
+        cost,
+        limit,
+        tolerance=tolerance,
+        normalise=normalise,
+        multiple_of=multiple_of,
+    )
 
 
 def places(sites: Sites, scores: Scores) -> dict[str, Tensor]:

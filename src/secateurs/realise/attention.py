@@ -86,18 +86,21 @@ def can_narrow(module: nn.Module) -> bool:
     )
 
 
-def follow_attention(path: str, module: nn.Module) -> list[tuple[str, str, Any, Any]]:
-    """Make an attention module fit its small parameters, in place; return what changed."""
+def follow_attention(
+    path: str, module: nn.Module, keep: Tensor | None = None
+) -> list[tuple[str, str, Any, Any]]:
+    """Make an attention module fit its small parameters, in place; return what changed.
+
+    `keep` says which rows of its packed projection stay, bool (3 · heads · width,): half of
+    every head and half of the heads leave as many.
+    """
     if not isinstance(module, nn.MultiheadAttention) or not can_narrow(module):
         return []
     width, embed = module.in_proj_weight.shape[0] // 3, module.in_proj_weight.shape[1]
     old = {name: getattr(module, name) for name in ("embed_dim", "kdim", "vdim", "head_dim")}
     if (width, embed) == (old["head_dim"] * module.num_heads, old["embed_dim"]):
         return []
-    # Whole heads that are gone keep their width; otherwise every head became narrower.
-    heads = module.num_heads
-    if width % heads:
-        heads = width // old["head_dim"]
+    heads = _heads_left(module.num_heads, width, old["head_dim"], keep)
     new = {"embed_dim": embed, "kdim": embed, "vdim": embed, "head_dim": width // heads}
     new["num_heads"], old["num_heads"] = heads, module.num_heads
     edits = [(path, name, old[name], new[name]) for name in new if old[name] != new[name]]
@@ -106,6 +109,15 @@ def follow_attention(path: str, module: nn.Module) -> list[tuple[str, str, Any, 
     if width != embed and type(module) is nn.MultiheadAttention:
         edits.append(narrow_(path, module))
     return edits
+
+
+def _heads_left(heads: int, width: int, each: int, keep: Tensor | None) -> int:
+    """Count the heads: whole ones that are gone leave the others as wide as they were."""
+    if keep is not None and len(keep) == 3 * heads * each:
+        rows = keep.view(3, heads, each)
+        whole = bool((rows == rows[..., :1]).all())
+        return int(rows[0, :, 0].sum()) if whole else heads
+    return heads if width % heads == 0 else width // each
 
 
 def narrow_(path: str, module: nn.MultiheadAttention) -> tuple[str, str, Any, Any]:

@@ -1,7 +1,7 @@
 """Build the small model in float64, make its attributes follow, and mend what they cannot say."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -10,13 +10,14 @@ from torch import Tensor, fx, nn
 from secateurs.core.example import Example, map_tensors
 from secateurs.core.mask import Mask
 from secateurs.graph.graph import Graph
+from secateurs.graph.rewrite import renumbered
 from secateurs.realise.attention import follow_attention
 from secateurs.realise.attributes import Edit, constants, follow_constants, follow_leaves, shapes
 from secateurs.realise.calls import Call, Values, difference, record_calls, record_values
 from secateurs.realise.precise import attribute, doubled, restore_constants_
 from secateurs.realise.program import is_program
 from secateurs.realise.repair import Repair
-from secateurs.realise.shrink import Keep, Shrunk, all_tensors, shrink
+from secateurs.realise.shrink import Shrunk, all_tensors, kept_axes, shrink
 from secateurs.realise.temperature import Fold, has_default_scale
 
 
@@ -138,9 +139,14 @@ class Small:
         return self.model
 
 
-def build(original: Original, keeps: Mapping[str, Keep], after: fx.GraphModule) -> Small:
-    """Shrink a copy of the original and let its attributes follow; it may not run yet."""
+def build(original: Original, removed: Tensor, after: fx.GraphModule) -> Small:
+    """Shrink a copy of the original and let its attributes follow; it may not run yet.
+
+    `removed` is bool (units,); `after` is the traced program without those units.
+    """
+    keeps = kept_axes(original.graph, removed)
     model, shrunk = shrink(original.model, keeps, original.mask, dtype=torch.float64)
+    shrunk = _renumber_(shrunk, renumbered(original.graph, removed))
     model.eval()
     own = all_tensors(model)
     names = original.graph.names
@@ -149,11 +155,23 @@ def build(original: Original, keeps: Mapping[str, Keep], after: fx.GraphModule) 
     sizes = constants(original.graph.module.graph, program.graph)
     edits = follow_leaves(model, old, keeps)
     for path, module in model.named_modules():
-        edits += follow_attention(path, module)
+        packed = f"{path}.in_proj_weight" if path else "in_proj_weight"
+        edits += follow_attention(path, module, keeps.get(packed, {}).get(0))
     edits += follow_constants(model, sizes, old)
     small = Small(model, shrunk, original, program, edits)
     small.keep_temperature()
     return small
+
+
+def _renumber_(shrunk: Shrunk, numbers: Mapping[str, tuple[Tensor, Tensor]]) -> Shrunk:
+    """Let buffers of positions, such as a permutation of channels, hold the new positions."""
+    keeps = dict(shrunk.keeps)
+    for name, (left, held) in numbers.items():
+        if name in shrunk.new:
+            tensor = shrunk.new[name]
+            tensor.data = held.to(tensor.device, tensor.dtype)
+            keeps[name] = {0: left}
+    return replace(shrunk, keeps=keeps)
 
 
 def _cast_rest_(model: nn.Module, done: set[int], dtype: torch.dtype) -> None:

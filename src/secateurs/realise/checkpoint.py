@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, fx, nn
+from torch.fx.graph_module import _assign_attr
 
 from secateurs.core.errors import FileError, ShapeError
 from secateurs.core.mask import Mask
@@ -346,6 +347,10 @@ def _put_part(
     own = {n[len(prefix) :]: t for n, t in held.items() if n.startswith(prefix)}
     old = model.get_submodule(path)
     part = load_program(nodes, own, where)
+    have = all_tensors(part)
+    for name, tensor in own.items():  # what the program does not read is held all the same
+        if name not in have and (prefix + name in saved or prefix + name in tied):
+            _assign_attr(tensor, part, name)
     part.train(old.training)
     replace(model, path, part)
     return model if path else part

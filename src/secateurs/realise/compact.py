@@ -23,7 +23,7 @@ from secateurs.realise.generalise import Undo, generalise_, restore_, two_batche
 from secateurs.realise.precise import doubled, in_double
 from secateurs.realise.record import after as joined
 from secateurs.realise.record import kind_of, record_of, remember_
-from secateurs.realise.shrink import all_tensors, cut, follow_, kept_axes, shrink
+from secateurs.realise.shrink import all_tensors, cut, follow_, shrink
 
 How = Literal["module", "module with traced parts", "graph"]
 _TOLERANCE = 1e-8
@@ -180,7 +180,7 @@ class Job:
             after = rewrite(graph, removed)
         except Exception as error:
             return Attempt(removed, None, None, f"the traced program cannot be rewritten: {error}")
-        small = build(self.original, kept_axes(graph, removed), after)
+        small = build(self.original, removed, after)
         proof, problem = self._prove(small, removed)
         if problem is not None and small.repair():
             proof, problem = self._prove(small, removed)

@@ -47,7 +47,7 @@ def _dims(rank: int, args: tuple[Any, ...]) -> Any:
 
 
 def crossing(graph: Graph, removed: Tensor) -> tuple[str, ...]:
-    """Name the statistics taken over an axis that the removed units shorten, and in which module."""
+    """Name the statistics over an axis that the removed units shorten, and the module of each."""
     stays = label_mask(graph, removed.cpu())
     found: dict[str, None] = {}
     for node in graph.module.graph.nodes:

@@ -224,6 +224,36 @@ class Casts(nn.Module):
         return self.head(self.gain * y) + torch.arange(2).float().to(x.dtype)
 
 
+class Permuted(nn.Module):
+    """Channels in an order that a buffer holds, then in one that is computed from it."""
+
+    order: Tensor
+
+    def __init__(self, computed: bool) -> None:
+        super().__init__()
+        self.up, self.mid, self.head = nn.Linear(4, 8), nn.Linear(8, 6), nn.Linear(6, 2)
+        self.register_buffer("order", torch.tensor([3, 0, -1, 1, 5, 2, 4, 6]))
+        self.computed = computed
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.up(x)[:, self.order].relu()
+        if self.computed:
+            x = x[:, (self.order % 8).argsort()].tanh()
+        return self.head(self.mid(x))
+
+
+class Rolled(nn.Module):
+    """Channels shifted cyclically, by a number an attribute holds or by a written one."""
+
+    def __init__(self, written: bool) -> None:
+        super().__init__()
+        self.shift, self.written = 3, written
+        self.up, self.head = nn.Linear(4, 8), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.up(x).roll(3 if self.written else self.shift, 1).relu())
+
+
 class TwoInputs(nn.Module):
     """Two inputs by keyword, a dict out, one module called twice."""
 
@@ -258,6 +288,10 @@ NETS: dict[str, tuple[Callable[[], nn.Module], Any, str]] = {
     "sizes": (Sizes, _x(2, 5), "module"),
     "reparametrised": (Reparametrised, _x(2, 3, 6, 6), "module"),
     "casts": (Casts, _x(3, 4), "module"),
+    "permuted": (lambda: Permuted(False), _x(3, 4), "module"),
+    "permuted twice": (lambda: Permuted(True), _x(3, 4), "graph"),
+    "rolled": (lambda: Rolled(False), _x(3, 4), "module"),
+    "rolled by a written number": (lambda: Rolled(True), _x(3, 4), "graph"),
     "two inputs": (TwoInputs, {"left": _x(3, 4), "right": _x(3, 4)}, "module"),
 }
 """Name → (how to build it, an example, what `compact` makes of it)."""

@@ -57,6 +57,8 @@ def after(
         return Record(kind, dict(shapes), {n: dict(k) for n, k in kept.items()}, tuple(edits))
     joined: dict[str, dict[int, Tensor]] = {n: dict(k) for n, k in before.kept.items()}
     for name, keeps in kept.items():
+        if name not in before.shapes:
+            continue  # a constant of a traced part, which the class as built does not have
         for dim, keep in keeps.items():
             old = joined.setdefault(name, {}).get(dim)
             joined[name][dim] = keep if old is None else _within(old, keep)

@@ -21,7 +21,7 @@ def create(step: Step, *_: Any, **__: Any) -> Value:
     """zeros, ones, full, rand: the same everywhere, so any position may go."""
     rank = len(step.shape)
     layers = tuple(
-        Layer(along(step.labels.fresh(n), axis, rank), axis)
+        Layer(along(step.labels.fresh_uniform(n), axis, rank), axis)
         for axis, n in enumerate(step.shape)
         if n > 1
     )

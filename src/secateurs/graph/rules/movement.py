@@ -79,7 +79,7 @@ def expand(step: Step, x: Value, *args: Any, **kwargs: Any) -> Value:
     for axis, size in enumerate(step.shape):
         own = axis - rank + len(x.shape)
         if size > 1 and (own < 0 or x.shape[own] == 1):
-            layers.append(Layer(along(step.labels.fresh(size), axis, rank), axis))
+            layers.append(Layer(along(step.labels.fresh_uniform(size), axis, rank), axis))
     return Value(step.shape, tuple(layers), why=x.why)
 
 

@@ -115,9 +115,22 @@ def _regroup(
 
 
 def _one_per_axis(step: Step, value: Value) -> Value:
-    """Freeze labels that would shorten an axis that others shorten already."""
+    """Freeze labels that would shorten an axis that others shorten already.
+
+    Copies that `expand` made stay all together where what was copied may go, as the queries
+    that share a key head do.
+    """
+    reason = f"{step.name} merges two labelled axes"
     for axis in {layer.axis for layer in value.layers}:
         rivals = [layer for layer in value.layers if layer.axis == axis]
-        if len(rivals) > 1:
-            value = step.freeze_axes(value, [axis], f"{step.name} merges two labelled axes")
+        copies = [layer for layer in rivals if step.labels.uniform(layer.ids)]
+        if len(rivals) == 1:
+            continue
+        if len(rivals) - len(copies) != 1:
+            value = step.freeze_axes(value, [axis], reason)
+            continue
+        for layer in copies:
+            step.freeze(layer.ids, reason)
+        rest = tuple(layer for layer in value.layers if all(layer is not c for c in copies))
+        value = Value(value.shape, rest, why=value.why)
     return value
