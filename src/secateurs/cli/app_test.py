@@ -75,6 +75,15 @@ def test_inspect_says_how_predictable_the_weights_are(call):
     assert shown.count("%") >= 4
 
 
+def test_a_plan_may_keep_multiples_only(call, tmp_path):
+    place = tmp_path / "plan.json"
+    words = ("--density", "0.4", "--multiple-of", "8", "--out", str(place))
+    assert call("plan", "digits_cnn", *words)[0] == 0
+    lines = json.loads(place.read_text())["lines"]
+    assert any(line["keep"] < line["units"] for line in lines)
+    assert all(line["keep"] % 8 == 0 or line["keep"] == line["units"] for line in lines)
+
+
 def test_a_plan_is_written_edited_and_carried_out(call, tmp_path):
     place = tmp_path / "plan.json"
     code, out, _ = call("plan", "digits_cnn", "--density", "0.5", "--out", str(place))

@@ -29,7 +29,7 @@ FULL = Report(
         Row("pruned", 500, 400),
     ),
     layers=(LayerRow("pruned", "conv.weight", (4, 3, 3, 3), 108, 54, 4, 4, 4, 1),),
-    proofs=(Proof("compact against masked", 1e-15, 1e-9),),
+    proofs=(Proof("compact against masked", 1e-15, 1e-9, 0.5),),
     curves=(Curve("dense", ({"epoch": 1, "loss": 0.5, "valid_accuracy": None},)),),
     notes=("It became smaller.",),
     environment={"torch": "2.9"},
@@ -49,6 +49,14 @@ def test_nan_is_written_as_json_and_read_as_nan(tmp_path):
     found = Report.load(tmp_path / "r.json")
     assert math.isnan(found.rows[0].test.loss)
     assert not found.proofs[0].holds
+
+
+def test_a_proof_of_a_removal_without_effect_proves_nothing():
+    assert Proof("p", 1e-15, 1e-8, 2.5).verdict == "holds"
+    assert Proof("p", 1e-15, 1e-8, 0.0).verdict == "proves nothing"
+    assert Proof("p", 1e-3, 1e-8, 2.5).verdict == "fails"
+    assert Proof("p", 0.0, 1e-8).verdict == "holds"
+    assert "from the dense model 2.5" in Proof("p", 1e-15, 1e-8, 2.5).measured
 
 
 def test_nothing_half_written_is_left(tmp_path):

@@ -246,3 +246,62 @@ def test_outputs_without_a_finite_number_prove_nothing():
     mask = {"0.weight": torch.ones(6, 4, dtype=torch.bool)}
     with pytest.raises(StructureError, match="check that the model returns finite numbers"):
         compact(net, trace(net, x), Mask(mask), x)
+
+
+def test_a_proof_says_how_far_it_is_from_the_dense_model():
+    model, x = energised(Plain()), torch.randn(2, 3, 6, 6)
+    graph = trace(model, x)
+    assert compact(model, graph, Mask({}), x).proof.effect == 0
+    small = compact(model, graph, mask_of(graph, some(graph)), x)
+    dense = copy.deepcopy(model).double()(x.double())
+    moved = difference(small.model.double()(x.double()), dense)
+    assert small.proof.effect == pytest.approx(moved, rel=1e-4)
+
+
+def test_removing_what_never_reaches_the_output_shows_as_no_effect():
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    nn.init.constant_(net[0].weight, 0)
+    nn.init.constant_(net[0].bias, -1)
+    x = torch.randn(3, 4)
+    graph = trace(net, x)
+    proof = compact(net, graph, mask_of(graph, some(graph)), x).proof
+    assert proof.difference == proof.effect == 0
+
+
+class Caching(nn.Module):
+    """Keeps a table it has computed once, in an attribute and in a list."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.head = nn.Linear(4, 8), nn.Linear(8, 2)
+        self.table, self.more = None, []
+
+    def forward(self, x):
+        if self.table is None:
+            self.table = torch.linspace(1, 2, 4)
+            self.more.append(torch.ones(4, 4))
+        return self.head(self.up((x * self.table) @ self.more[0]))
+
+
+def test_a_table_computed_in_the_proof_has_the_dtype_of_the_model():
+    model, x = Caching().eval(), torch.randn(3, 4)
+    graph = trace(model, x)
+    small = compact(model, graph, mask_of(graph, some(graph)), x)
+    assert small.model(x).dtype == torch.float32
+
+
+def test_a_model_wrapped_for_distributed_training_is_traced_and_comes_back_unwrapped(tmp_path):
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1
+    )
+    try:
+        model = nn.parallel.DistributedDataParallel(energised(Plain()))
+        x = torch.randn(2, 3, 6, 6)
+        graph = trace(model, x)
+        small = compact(model, graph, mask_of(graph, some(graph)), x)
+        assert type(small.model) is Plain
+        compiled = torch.compile(model.module)
+        again = compact(compiled, trace(compiled, x), mask_of(graph, some(graph)), x)
+        assert torch.equal(again.model(x), small.model(x))
+    finally:
+        torch.distributed.destroy_process_group()
