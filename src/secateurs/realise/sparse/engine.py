@@ -2,6 +2,7 @@
 
 import mmap
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,7 @@ class Engine:
         threads: int,
     ) -> None:
         """Encode the weights and write the steps."""
-        self.module, self.ops, self.shapes, self.alias = module, ops, shapes, alias
+        self.module, self.ops, self.shapes, self.alias = module, dict(ops), shapes, alias
         self.choices = {n: choices.get(n, Choice()) for n in ops}
         self.threads = threads
         self.assembly: Assembly = assemble(ops, shapes, self.choices)
@@ -68,13 +69,15 @@ class Engine:
             for work in part.works if isinstance(part, Segment) else ():
                 if isinstance(work.op, Product):
                     source, made = (self.assembly.layouts[n] for n in (work.reads[0], work.makes))
-                    choice = self.choices[work.op.name]
-                    self.encoded[work.op.name] = entries(work.op, source, made, choice)
+                    op, choice = work.op, self.choices[work.op.name]
+                    self.encoded[op.name] = entries(op, source, made, choice)
+                    self.ops[op.name] = replace(op, weight=torch.empty(0))
         writer = Writer(self.assembly, instructions, threads)
         self.parts: list[Steps | Op] = [
             writer.segment(p, self.encoded, self.choices) if isinstance(p, Segment) else p
             for p in self.assembly.parts
         ]
+        self.assembly.parts.clear()  # their weights are encoded by now
         self.constants = _constants(module)
         self.arenas: list[Arena] = []
 

@@ -127,8 +127,8 @@ def _convolution(low: Lowering, node: Node) -> bool:
             node.name,
             low.value(node.args[0]),
             low.params.get(str(node.args[1].target), str(node.args[1].target)),
-            weight.reshape(shape).clone(),
-            torch.zeros(shape[0]) if held is None else held.clone(),
+            weight.reshape(shape),
+            torch.zeros(shape[0]) if held is None else held,
             stride,
             pad,
             dilation,
@@ -149,8 +149,8 @@ def _linear(low: Lowering, node: Node) -> bool:
             node.name,
             low.value(node.args[0]),
             low.params.get(str(node.args[1].target), str(node.args[1].target)),
-            weight[:, :, None, None].clone(),
-            torch.zeros(len(weight)) if held is None else held.clone(),
+            weight[:, :, None, None],
+            torch.zeros(len(weight)) if held is None else held,
             linear=True,
         )
     )

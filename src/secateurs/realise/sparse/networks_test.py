@@ -176,6 +176,16 @@ def test_results_are_the_callers_own():
     assert torch.equal(first, kept)
 
 
+def test_what_happens_to_the_model_later_does_not_reach_it():
+    torch.manual_seed(0)
+    model, x = pruned(create("digits_cnn")), torch.randn(1, 1, 8, 8)
+    fast = accelerate(model, x, cache=None, rounds=0, threads=1)
+    before = fast(x)
+    for parameter in model.parameters():
+        parameter.data.zero_()
+    assert torch.equal(fast(x), before)
+
+
 def test_several_threads_may_call_at_once():
     torch.manual_seed(0)
     model = pruned(create("resnet20"))

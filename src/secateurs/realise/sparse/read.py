@@ -1,5 +1,6 @@
 """From a model to a traced program whose operations return new values, and its shapes."""
 
+import copy
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from secateurs.realise.sparse.lower import functional
 
 def read(model: nn.Module, example: Example) -> tuple[fx.GraphModule, dict[str, str]]:
     """Trace a model as one program that is called like it, and the user's names of its tensors.
+
+    The program has tensors of its own: what happens to the model later does not reach it.
 
     Raises:
         StructureError: the model cannot be exported, or writes into what it shares.
@@ -54,7 +57,7 @@ def read(model: nn.Module, example: Example) -> tuple[fx.GraphModule, dict[str, 
         [Ref(leaf.name) if isinstance(leaf, fx.Node) else leaf for leaf in results],
         pytree.treespec_dumps(spec),
     )
-    return whole, {target: traced.names.get(target, target) for target in held}
+    return copy.deepcopy(whole), {target: traced.names.get(target, target) for target in held}
 
 
 def shapes_of(module: fx.GraphModule, example: Example) -> dict[str, tuple[int, ...]]:
