@@ -44,7 +44,8 @@ physically; its ratio is still to the network as it was.
 RECORDS = """## Other published records
 
 Figures as remembered from the papers, not read again for this page; error % on the MNIST test
-set. Sizes of others are as they report them, often without biases, headers or the positions of layers kept dense.
+set. Sizes of others are as they report them, often without biases, headers or the positions of
+layers kept dense.
 
 | network | source | error % | size | ratio |
 |---|---|---|---|---|
