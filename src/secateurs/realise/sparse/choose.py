@@ -1,7 +1,7 @@
 """Which kernel computes each product: all that could be best are timed on its own layout."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -69,8 +69,8 @@ class _Bench:
         op = work.op
         assert isinstance(op, Product)
         runs = {choice: self._sparse(work, choice) for choice in self._candidates(work)}
-        best, sparse_s = _fastest(runs)
-        _, dense_s = _fastest(dict(self._dense(op)))
+        best, dense = _fastest(runs), dict(self._dense(op))
+        sparse_s, dense_s = _in_turns([runs[best], dense[_fastest(dense)]])
         return Chosen(
             best if sparse_s < dense_s + self._layout_s(work) else DENSE,
             density=float((op.weight != 0).float().mean()),
@@ -137,8 +137,7 @@ class _Bench:
         view = self.arena.view(
             made, self.writer.assembly.at[work.makes], self.shapes[work.makes], tokens
         )
-        _, seconds = _fastest({"copy": lambda: view.copy_(view.contiguous())})
-        return seconds
+        return _in_turns([lambda: view.copy_(view.contiguous())])[0]
 
 
 class _Run:
@@ -160,24 +159,21 @@ def _convolution(
     return lambda: F.conv2d(x, weight, bias, *settings)
 
 
-def _fastest(runs: Mapping[Any, Callable[[], Any]]) -> tuple[Any, float]:
-    """Return the fastest of some functions and its median seconds, in turns.
+def _fastest(runs: Mapping[Any, Callable[[], Any]]) -> Any:
+    """Return which of some functions is fastest; after one run those far behind are left out."""
+    once = dict(zip(runs, _in_turns(list(runs.values()), rounds=1), strict=True))
+    near = [name for name, seconds in once.items() if seconds < 1.3 * min(once.values())]
+    taken = _in_turns([runs[name] for name in near])
+    return near[taken.index(min(taken))]
 
-    After the first turn those that are far behind are left out.
-    """
-    taken: dict[Any, list[float]] = {}
+
+def _in_turns(runs: Sequence[Callable[[], Any]], rounds: int = _ROUNDS) -> list[float]:
+    """Return the median seconds of each function, run in turns after one untimed turn."""
     with torch.no_grad():
-        for name, run in runs.items():
+        for run in runs:
             run()
-            taken[name] = [_seconds(run)]
-        best = min(t[0] for t in taken.values())
-        near = [name for name, t in taken.items() if t[0] < 1.3 * best]
-        for _ in range(_ROUNDS):
-            for name in near:
-                taken[name].append(_seconds(runs[name]))
-    middle = {name: median(taken[name]) for name in near}
-    fastest = min(middle, key=lambda name: middle[name])
-    return fastest, middle[fastest]
+        turns = [[_seconds(run) for run in runs] for _ in range(rounds)]
+    return [median(taken) for taken in zip(*turns, strict=True)]
 
 
 def _seconds(run: Callable[[], Any]) -> float:
