@@ -22,6 +22,7 @@ def page(rows: Sequence[Row], path: Path) -> None:
         "(quartiles in brackets); above 1 the sparse network is faster.\n",
         aligned([_HEAD, *map(_cells, rows)]),
         "",
+        *_beside(rows),
         f"![Speed-up over the fastest dense engine]({path.stem}.svg)",
         "",
         "Made by `python bench/runtime.py --out runs/runtime --page docs/results/runtime.md`.",
@@ -48,6 +49,23 @@ def _cells(row: Row) -> tuple[str, ...]:
         ms["secateurs"],
         f"{ratio:.2f} ({low:.2f} to {high:.2f})",
         f"{row['compiled_s']:.0f} s",
+    )
+
+
+def _beside(rows: Sequence[Row]) -> list[str]:
+    """Say what engines of other precisions took in the same runs."""
+    found = [
+        f"{row['network']} at batch {row['batch']} on {row['threads']} threads: {name} "
+        f"{1e3 * seconds:.1f} ms, secateurs in float32 {1e3 * row['median_s']['secateurs']:.1f} ms"
+        for row in rows
+        for name, seconds in row["median_s"].items()
+        if name not in (*ORDER, "secateurs")
+    ]
+    lines = [f"- {line}" for line in found]
+    return (
+        ["Other precisions, timed in the same runs and not counted above:\n", *lines, ""]
+        if lines
+        else []
     )
 
 
