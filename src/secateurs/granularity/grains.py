@@ -94,8 +94,19 @@ def fibres(
 def vectors(
     model: nn.Module, size: int, *, include: Patterns = None, exclude: Patterns = None
 ) -> dict[str, Site]:
-    """Vectors across `size` neighbouring filters, (size, 1, 1, 1)."""
-    return _cut(model, lambda _: (size, 1), False, include, exclude)
+    """Vectors across `size` neighbouring filters, (size, 1, 1, 1).
+
+    Where `size` does not divide a layer's filters, its vectors are half as long, or a quarter
+    and so on: 10 classes are five vectors of 2 for size 4, a depthwise filter stands alone.
+    """
+
+    def fitting(layer: Layer) -> tuple[int, int]:
+        length = size
+        while length > 1 and _outs(layer) % length:
+            length //= 2
+        return (length, 1)
+
+    return _cut(model, fitting, False, include, exclude)
 
 
 def blocks(

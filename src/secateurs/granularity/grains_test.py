@@ -95,6 +95,19 @@ def test_vectors_span_neighbouring_filters():
     assert dropped(one(vectors(nn.Linear(1, 4), 2)), 1) == {(2, 0), (3, 0)}
 
 
+@pytest.mark.parametrize(("filters", "length"), [(12, 4), (10, 2), (6, 2), (7, 1)])
+def test_vectors_are_halved_until_they_fit_the_filters(filters, length):
+    site = one(vectors(nn.Linear(3, filters), 4))
+    assert dropped(site, site.units - 1) == {(filters - 1 - i, 2) for i in range(length)}
+
+
+def test_vectors_stay_within_a_group_of_filters():
+    site = one(vectors(nn.Conv2d(4, 12, 1, groups=2), 4))
+    assert dropped(site, 0) == {(0, 0, 0, 0), (1, 0, 0, 0)}
+    with pytest.raises(ShapeError, match="blocks of"):
+        vectors(nn.Linear(3, 4), 0)
+
+
 def test_pools_run_along_the_input_channels():
     site = one(pools(nn.Conv2d(4, 2, (1, 2)), 4))
     order = site.gather({"weight": torch.arange(16).view(2, 4, 1, 2)}).flatten().tolist()

@@ -10,7 +10,6 @@ from secateurs.testing.laws import (
 from secateurs.testing.nets import TOYS, toy
 
 UNFIT = {
-    ("vector4", "depthwise"),
     ("block4x4", "depthwise"),
     ("pool4", "depthwise"),
     ("strided2", "linear"),

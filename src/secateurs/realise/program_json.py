@@ -22,6 +22,9 @@ _PYTHON: dict[str, Callable[..., Any]] = {
 }
 """The functions a program may call besides torch's operations."""
 _NAMESPACES = ("aten", "torchvision", "prims")
+_REFUSED = ("aten.from_file.default", "aten.from_file.out")
+"""Operations that reach files, which no traced part of a network does."""
+_OPS = ("placeholder", "get_attr", "call_function", "output")
 
 _KINDS: dict[type, str] = {
     torch.dtype: "dtype",
@@ -65,6 +68,8 @@ def load_program(
             args = tuple(_load(a, made) for a in node["args"])
             kwargs = {k: _load(v, made) for k, v in node["kwargs"].items()}
             target: Any = node["target"]
+            if node["op"] not in _OPS:
+                raise FileError(f"{where}: {node['op']!r} is no kind of node; save it again")
             if node["op"] == "call_function":
                 target = _function(target, where)
             elif node["op"] == "get_attr" and target != "training":
@@ -94,7 +99,7 @@ def _function(name: str, where: str) -> Callable[..., Any]:
     if name in _PYTHON:
         return _PYTHON[name]
     parts = name.split(".")
-    if len(parts) != 3 or parts[0] not in _NAMESPACES:
+    if len(parts) != 3 or parts[0] not in _NAMESPACES or name in _REFUSED:
         raise FileError(f"{where}: {name!r} is no operation of torch; do not load this file")
     found: Any = torch.ops
     for part in parts:

@@ -2,6 +2,15 @@
 
 from secateurs.realise.sparse.accelerate import Accelerated, LayerPlan, accelerate
 from secateurs.realise.sparse.choice import Choice, Chosen
+from secateurs.realise.sparse.files import load_accelerated
 from secateurs.realise.sparse.native import available
 
-__all__ = ["Accelerated", "Choice", "Chosen", "LayerPlan", "accelerate", "available"]
+__all__ = [
+    "Accelerated",
+    "Choice",
+    "Chosen",
+    "LayerPlan",
+    "accelerate",
+    "available",
+    "load_accelerated",
+]

@@ -1,6 +1,7 @@
 """A pruned model that runs faster on an ordinary processor, or says that it does not."""
 
 import copy
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,10 @@ from secateurs.realise.sparse.read import read, shapes_of
 from secateurs.realise.sparse.timings import default_path, timings
 
 Progress = Callable[[int, int], None]
+NOT_COMPILED = (
+    "the sparse kernels were not compiled; install a C compiler, then install secateurs again, "
+    "or go on with the dense model"
+)
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,16 @@ class Accelerated(nn.Module):
                 return self.dense(*args, **kwargs)
             return self.engine.run(args, kwargs)
 
+    def save(self, path: str | os.PathLike[str]) -> int:
+        """Write it as one `.secz` file, for `load_accelerated`; returns its size in bytes.
+
+        Raises:
+            FileError: it cannot be written.
+        """
+        from secateurs.realise.sparse.files import save_accelerated  # which reads this class
+
+        return save_accelerated(self, path)
+
     @property
     def speedup(self) -> Speedup:
         """How many times faster than the faster dense layout, over the rounds that were timed.
@@ -116,7 +131,8 @@ class Accelerated(nn.Module):
         """Show how much of it is sparse."""
         sparse = sum(line.chosen.sparse for line in self.plan)
         if self.dense is not None:
-            return f"dense, since sparse layers made it {self.speedup.verdict}"
+            why = self.speedup.verdict if self.latency else "slower when it was saved"
+            return f"dense, since sparse layers made it {why}"
         return f"{sparse} of {len(self.plan)} layers sparse, {self.threads} threads"
 
 
@@ -145,16 +161,15 @@ def accelerate(
         progress: called with (layers timed, of).
 
     Raises:
-        PruneError: nothing was compiled, since there was no C compiler at installation.
+        PruneError: nothing was compiled, since there was no C compiler at installation, or
+            the model is not float32 on the CPU.
         StructureError: the model cannot be traced.
     """
     found = native.available()
     if not found:
-        raise PruneError(
-            "the sparse kernels were not compiled; install a C compiler, then install secateurs "
-            "again, or go on with the dense model"
-        )
+        raise PruneError(NOT_COMPILED)
     plain = plain_module(model)
+    _check(plain, example)
     threads = threads or torch.get_num_threads()
     instructions = instructions or found[0]
     native.lanes(instructions)
@@ -181,6 +196,20 @@ def accelerate(
     if rounds:
         _settle_(result, plain, example, threads, rounds)
     return result
+
+
+def _check(model: nn.Module, example: Example) -> None:
+    """Refuse weights and inputs that are not on the CPU, and floats of another precision."""
+    held = [("the model's", n, t) for n, t in (*model.named_parameters(), *model.named_buffers())]
+    given = [("the example's", f"input {i}", t) for i, t in enumerate(tensors(example))]
+    for whose, name, tensor in (*held, *given):
+        kind = str(tensor.dtype).removeprefix("torch.")
+        floats = tensor.is_floating_point() or tensor.is_complex()
+        if tensor.device.type != "cpu" or (floats and tensor.dtype != torch.float32):
+            raise PruneError(
+                f"{whose} {name} is {kind} on {tensor.device}; the sparse run time computes in "
+                "float32 on the CPU, so call .float().cpu() first"
+            )
 
 
 def _settle_(
