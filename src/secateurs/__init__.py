@@ -8,6 +8,7 @@ from secateurs.realise.checkpoint import load_checkpoint, save_checkpoint
 from secateurs.realise.compact import compact
 from secateurs.realise.masked import masked
 from secateurs.realise.packed import load
+from secateurs.realise.sparse import accelerate, load_accelerated
 
 __version__ = "0.1.0.dev0"
 
@@ -15,9 +16,11 @@ __all__ = [
     "Graph",
     "Mask",
     "PruneError",
+    "accelerate",
     "channels",
     "compact",
     "load",
+    "load_accelerated",
     "load_checkpoint",
     "masked",
     "predict",

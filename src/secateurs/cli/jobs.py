@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from secateurs.cli import show
+from secateurs.cli.speeding import bench_sparse, grain_for
 from secateurs.cli.words import control_of, options, sized, target_of
+from secateurs.core.errors import UnknownNameError
 from secateurs.measure.report import Report
 from secateurs.methods.task import Target
 from secateurs.recovery.settings import FINETUNE, Precision, Trainer
@@ -104,6 +106,10 @@ def prune(
     params: Annotated[
         float | None, typer.Option(help="Fraction of parameters to keep; needs out_channel.")
     ] = None,
+    aim: Annotated[
+        str | None,
+        typer.Option("--for", help="speed: cut what is fastest here at --density, and say why."),
+    ] = None,
     plan: Annotated[
         Path | None, typer.Option(help="Carry out a plan of `secateurs plan`; no other target.")
     ] = None,
@@ -150,6 +156,7 @@ def prune(
     Example: `secateurs prune lenet5 --data mnist --data-dir data --checkpoint
     runs/lenet5/dense.safetensors --granularity out_channel --macs 0.5 --out runs/half`
     """
+    granularity = grain_for(aim, granularity, density)
     method, words = sized(method, bytes, ratio, max_drop)
     free = plan or ((words or max_drop is not None) and density is None)
     target = Target("density", 1.0) if free else target_of(density, macs, params)
@@ -192,11 +199,19 @@ def bench(
     batch: Annotated[int | None, typer.Option(min=1, help="Images at once.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     rounds: Annotated[int, typer.Option(min=1, help="How often each model is timed.")] = 20,
+    engine: Annotated[
+        str, typer.Option(help="torch, or sparse: skip zeros, and say layer by layer how.")
+    ] = "torch",
 ) -> None:
     """Time the models of a run again, side by side, on this machine.
 
-    Example: `secateurs bench demo-run --batch 1 --threads 1`
+    Example: `secateurs bench demo-run --batch 1 --threads 1 --engine sparse`
     """
+    if engine not in ("torch", "sparse"):
+        raise UnknownNameError(f"unknown engine {engine!r}; use torch or sparse")
+    if engine == "sparse":
+        bench_sparse(run_folder, batch, threads, rounds)
+        return
     from secateurs.runs.again import time_again
 
     timed = time_again(run_folder, batch=batch, threads=threads, rounds=rounds)

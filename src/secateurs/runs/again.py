@@ -1,12 +1,15 @@
 """Time the models of a finished run once more."""
 
+from collections.abc import Callable
 from pathlib import Path
 
+from secateurs.core.errors import FileError
 from secateurs.measure.latency import Latency, Speedup
+from secateurs.realise.sparse.accelerate import Accelerated, accelerate
 from secateurs.runs.folder import read_recipe
 from secateurs.runs.prepare import inputs
-from secateurs.runs.results import timings
-from secateurs.runs.saved import models_of
+from secateurs.runs.results import example_of, timings
+from secateurs.runs.saved import DENSE, models_of
 
 
 def time_again(
@@ -27,3 +30,37 @@ def time_again(
     models = models_of(job, folder)
     timed, faster = timings(job, models, batch=batch, threads=threads, rounds=rounds)
     return {label: (timed[label], faster[label]) for label in models}
+
+
+def accelerate_run(
+    folder: Path,
+    *,
+    label: str | None = None,
+    batch: int | None = None,
+    threads: int | None = 1,
+    rounds: int = 20,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Accelerated]:
+    """Accelerate a run's pruned models, each timed against itself as dense: label → result.
+
+    Args:
+        folder: of a run that is done.
+        label: of one model; all pruned ones when None, the dense one if there is no other.
+        batch: how many images at once; as the run's report when None.
+        threads: how many CPU threads; as torch has them set when None.
+        rounds: how often each whole network is timed.
+        progress: called with (layers timed, of).
+
+    Raises:
+        FileError: the folder holds no finished run, or no model called `label`.
+    """
+    job = inputs(read_recipe(folder))
+    models = models_of(job, folder)
+    if label is not None and label not in models:
+        raise FileError(f"{str(folder)!r} holds no model {label!r}; it holds {', '.join(models)}")
+    wanted = [label] if label else [n for n in models if n != DENSE] or [DENSE]
+    example = example_of(job, models, batch)
+    return {
+        name: accelerate(models[name], example, threads=threads, rounds=rounds, progress=progress)
+        for name in wanted
+    }

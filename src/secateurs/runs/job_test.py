@@ -10,6 +10,7 @@ from secateurs.methods.task import Target
 from secateurs.realise.coding.container import read
 from secateurs.recovery.settings import Trainer
 from secateurs.runs import stages
+from secateurs.realise.sparse import available
 from secateurs.runs.again import time_again
 from secateurs.runs.job import Say, run
 from secateurs.runs.recipe import Cut, Recipe
@@ -70,6 +71,13 @@ def test_every_removal_is_proved_and_zeros_get_no_credit(finished):
     _, report, _ = finished
     assert [p.holds for p in report.proofs] == [True]
     assert "dense kernels do the same work" in report.notes[0]
+
+
+def test_the_sparse_run_time_is_timed_for_models_of_zeros(finished):
+    _, report, _ = finished
+    (note,) = [n for n in report.notes if "sparse run time" in n]
+    assert note.startswith("magnitude-element: ")
+    assert available() == [] or "64 at once on 1 thread" in note
 
 
 def test_the_user_is_told_what_happens(finished):

@@ -19,6 +19,7 @@ from secateurs.runs.control import control_notes
 from secateurs.runs.prepare import Job
 from secateurs.runs.recipe import Cut
 from secateurs.runs.saved import DENSE, models_of, packed_file, weights_file
+from secateurs.runs.sparse import sparse_note
 
 _WORK = 2e9
 """Timing uses as many images at once as need about this many MACs, 64 at most."""
@@ -66,6 +67,11 @@ def report_on(
         ),
         notes=(
             *(n for cut, result in cuts for n in _notes(cut, result, faster[cut.label])),
+            *(
+                sparse_note(cut.label, models[cut.label], example_of(job, models))
+                for cut, result in cuts
+                if result.compacted is None
+            ),
             *control_notes(job, models),
             *notes,
         ),
@@ -90,9 +96,14 @@ def timings(
     On one thread unless told otherwise: where cores are shared, several threads wait for
     each other and time the machine instead of the model.
     """
-    example = _images(job, batch or _batch(job, models[DENSE]))
+    example = example_of(job, models, batch)
     timed = latency(models, example, threads=threads, rounds=rounds)
     return timed, speedups(timed, DENSE)
+
+
+def example_of(job: Job, models: Mapping[str, nn.Module], batch: int | None = None) -> Tensor:
+    """Return the data's own images that models are timed on, as many as `batch` or as suit them."""
+    return _images(job, batch or _batch(job, models[DENSE]))
 
 
 def _batch(job: Job, dense: nn.Module) -> int:

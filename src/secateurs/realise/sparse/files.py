@@ -55,9 +55,7 @@ def save_accelerated(model: Accelerated, path: str | os.PathLike[str]) -> int:
     return write(path, tensors, recipe, indices=_QUICK)
 
 
-def load_accelerated(
-    path: str | os.PathLike[str], *, threads: int | None = None
-) -> Accelerated:
+def load_accelerated(path: str | os.PathLike[str], *, threads: int | None = None) -> Accelerated:
     """Return the network that a file holds, ready to run on this machine.
 
     Its choices were timed where it was made: on another processor it computes the same, but

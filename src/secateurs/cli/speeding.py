@@ -1,0 +1,117 @@
+"""Commands that make zeros faster: the sparse run time over a run, and into a file."""
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from secateurs.cli import show
+from secateurs.core.errors import BudgetError, FileError, UnknownNameError
+from secateurs.measure.human import duration, percent, size
+from secateurs.models.create import input_shape
+from secateurs.realise.coding.container import read
+from secateurs.realise.packed import load
+from secateurs.realise.sparse.accelerate import Accelerated
+from secateurs.realise.sparse.accelerate import accelerate as accelerated
+from secateurs.runs.again import accelerate_run
+from secateurs.runs.sparse import sentence
+from secateurs.runs.speed import for_speed
+
+HEAD = ("layer", "shape", "kept", "multiplied", "kernel", "sparse", "dense")
+_SHARING = {0: "dense", 1: "single filters", 2: "2 filters share", 4: "4 filters share"}
+
+
+def accelerate(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN|FILE",
+            help="The folder of a run; one of its models, RUN/LABEL.safetensors; a packed .secz.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The .secz file to write.")],
+    batch: Annotated[int, typer.Option(min=1, help="Images at once, always as many.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    rounds: Annotated[int, typer.Option(min=1, help="How often the whole is timed.")] = 20,
+) -> None:
+    """Turn a pruned model into one that skips its zeros, where that was measured to be faster.
+
+    Python reads the file with `secateurs.load_accelerated(FILE)`.
+
+    Example: `secateurs accelerate demo-run/magnitude-element.safetensors --out fast.secz`
+    """
+    if out.exists() or not out.parent.is_dir():
+        why = "is there already" if out.exists() else "lies in no folder that exists"
+        raise FileError(f"{str(out)!r} {why}; choose another --out")
+    if source.suffix == ".secz":
+        with show.waiting(f"timing the layers of {source}"):
+            fast = _packed(source, batch, threads, rounds)
+    else:
+        folder = source if source.is_dir() else source.parent
+        label = None if source.is_dir() else source.name.removesuffix(".safetensors")
+        with show.waiting(f"timing the layers of {source}"):
+            found = accelerate_run(folder, label=label, batch=batch, threads=threads, rounds=rounds)
+        if len(found) > 1:
+            names = ", ".join(f"{name}.safetensors" for name in found)
+            raise FileError(f"{str(source)!r} holds {len(found)} pruned models; name one: {names}")
+        (fast,) = found.values()
+    _show(str(source), fast)
+    show.out.print(f"{size(fast.save(out))}: {out}", highlight=False)
+
+
+def bench_sparse(folder: Path, batch: int | None, threads: int, rounds: int) -> None:
+    """Print each pruned model's plan, and its whole dense time against its sparse one."""
+    with show.waiting(f"timing the layers of {folder}"):
+        found = accelerate_run(folder, batch=batch, threads=threads, rounds=rounds)
+    for label, fast in found.items():
+        _show(label, fast)
+
+
+def grain_for(aim: str | None, granularity: str, density: float | None, threads: int = 1) -> str:
+    """Return what to cut, and say why where the aim is speed.
+
+    Raises:
+        UnknownNameError: no such aim.
+        BudgetError: no density was given, which the choice depends on.
+    """
+    if aim is None:
+        return granularity
+    if aim != "speed":
+        raise UnknownNameError(f"unknown aim {aim!r}; use --for speed, or leave it out")
+    if density is None:
+        raise BudgetError(
+            "--for speed chooses what to cut at a density; pass --density, or --granularity "
+            "out_channel with another target"
+        )
+    with show.waiting("timing a layer pruned each way"):
+        found = for_speed(density, threads=threads)
+    for line in found.why:
+        show.out.print(line, markup=False, highlight=False)
+    return found.granularity
+
+
+def _packed(source: Path, batch: int, threads: int, rounds: int) -> Accelerated:
+    model = load(source)
+    shape = input_shape(str(read(source).recipe["model"]))
+    return accelerated(model, torch.randn(batch, *shape), threads=threads, rounds=rounds)
+
+
+def _show(title: str, fast: Accelerated) -> None:
+    lines = [
+        (
+            line.param,
+            " x ".join(map(str, line.shape)),
+            percent(line.chosen.density),
+            percent(line.chosen.stored),
+            _SHARING[line.chosen.choice.together],
+            duration(line.chosen.sparse_s),
+            duration(line.chosen.dense_s),
+        )
+        for line in fast.plan
+    ]
+    show.table(HEAD, lines, title=title)
+    told = sentence(fast)
+    show.out.print(f"{told[0].upper()}{told[1:]}", markup=False, highlight=False)
+    if fast.speedup.low <= 1:
+        show.out.print("Not faster than dense on this machine.", highlight=False)
