@@ -53,3 +53,22 @@ clean:           ## remove what the other targets made
 .PHONY: fuzz
 fuzz: $(VENV)/.test      ## damage files for ten minutes and read them
 	$(BIN)/python -m secateurs.realise.coding.fuzz --seconds 600
+
+SPARSE := src/secateurs/realise/sparse
+CHECK := -std=gnu11 -pthread $(SPARSE)/kernels_check.c -lm
+
+.PHONY: sanitize arm
+sanitize:        ## check the sparse kernels for memory errors
+	mkdir -p build
+	$(or $(CC),cc) -O0 -g -fsanitize=address,undefined -fno-sanitize-recover=all $(CHECK) -o build/check-sanitized
+	build/check-sanitized 300
+
+arm: $(VENV)/.test       ## cross-compile the C files for ARM and check the kernels under emulation
+	$(BIN)/python -m pip install --quiet ziglang
+	mkdir -p build
+	$(BIN)/python -m ziglang cc -target aarch64-linux-gnu -O3 -std=gnu11 -shared -fPIC -pthread \
+		src/secateurs/realise/coding/coder.c -o build/coder-arm.so
+	$(BIN)/python -m ziglang cc -target aarch64-linux-gnu -O3 -std=gnu11 -shared -fPIC -pthread \
+		$(SPARSE)/kernels.c -o build/kernels-arm.so
+	$(BIN)/python -m ziglang cc -target aarch64-linux-musl -O2 -static $(CHECK) -o build/check-arm
+	qemu-aarch64-static build/check-arm 100

@@ -8,9 +8,9 @@ from safetensors.torch import load_file
 from secateurs.core.errors import BudgetError, PruneError, ShapeError, UnknownNameError
 from secateurs.methods.task import Target
 from secateurs.realise.coding.container import read
+from secateurs.realise.sparse import available
 from secateurs.recovery.settings import Trainer
 from secateurs.runs import stages
-from secateurs.realise.sparse import available
 from secateurs.runs.again import time_again
 from secateurs.runs.job import Say, run
 from secateurs.runs.recipe import Cut, Recipe

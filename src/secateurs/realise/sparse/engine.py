@@ -2,6 +2,7 @@
 
 import mmap
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -29,7 +30,8 @@ class Arena:
         """Take `size` floats, zero."""
         self.memory = mmap.mmap(-1, max(size * 4, 4) + _HUGE)
         if hasattr(mmap, "MADV_HUGEPAGE"):
-            self.memory.madvise(mmap.MADV_HUGEPAGE)
+            with suppress(OSError):  # a kernel built without them
+                self.memory.madvise(mmap.MADV_HUGEPAGE)
         every = np.frombuffer(self.memory, np.float32)
         first = -every.ctypes.data % _HUGE // 4
         self.array: NDArray[np.float32] = every[first : first + size]
