@@ -8,7 +8,8 @@ import torch
 
 from secateurs.core.errors import FileError, PruneError
 from secateurs.models.create import create
-from secateurs.realise.coding.container import read, write
+from secateurs.realise.coding import container
+from secateurs.realise.coding.container import read
 from secateurs.realise.sparse import accelerate, available, files, native
 from secateurs.realise.sparse.choice import DENSE, Choice
 from secateurs.realise.sparse.files import load_accelerated
@@ -16,6 +17,10 @@ from secateurs.realise.sparse.networks_test import pruned
 
 pytestmark = pytest.mark.skipif(not available(), reason="no C compiler at installation")
 X = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def write(path, tensors, recipe):
+    container.write(path, tensors, recipe, indices=["all"])
 
 
 @pytest.fixture(scope="module")

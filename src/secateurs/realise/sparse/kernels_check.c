@@ -128,13 +128,11 @@ static int check(const Case *c, int64_t instructions, int64_t threads) {
 
     const int64_t positions = out.rows * out.pitch, wide = lanes(instructions);
     const int64_t vectors = 1 + below(widest(instructions, R)), chunk = 1 + below(groups);
-    int32_t *keep = calloc((size_t)up(positions, 12 * ALIGN), 4);
-    for (int64_t i = 0; i < positions; i++) keep[i] = i % out.pitch < out.columns ? -1 : 0;
     Step s = {
         .kind = out.plane == 1 ? ROWS : PRODUCT, .instructions = instructions,
         .in = in, .out = out, .other = other,
         .layer = {c->blocks, groups, starts, offsets, values, filters, c->bias,
-                  out.pitch == out.columns ? 0 : keep, c->low, c->high},
+                  out.columns, out.pitch, c->low, c->high},
         .positions = positions, .vectors = vectors, .together = R, .chunk = chunk,
         .residual = c->residual, .outside = -1,
     };
@@ -157,7 +155,7 @@ static int check(const Case *c, int64_t instructions, int64_t threads) {
         printf("wrong: %s, %d filters together, %d vectors, %d blocks, %d x %d, kernel %d\n",
                table[instructions]->name, (int)R, (int)vectors, (int)c->blocks, (int)c->rows,
                (int)c->columns, (int)c->kernel);
-    free(arena), free(starts), free(offsets), free(filters), free(values), free(keep);
+    free(arena), free(starts), free(offsets), free(filters), free(values);
     return wrong;
 }
 
