@@ -31,7 +31,7 @@ from secateurs.realise.sparse.lower import Lowering
 from secateurs.realise.sparse.ops import Product
 
 _QUICK = ("all", "bitmask")
-"""How places of weights are coded: others make files a few percent smaller, in minutes."""
+"""How places of weights are coded; the other codecs take many times as long to try."""
 
 
 def save_accelerated(model: Accelerated, path: str | os.PathLike[str]) -> int:
