@@ -24,17 +24,28 @@ from secateurs.recovery.history import Tick
 from secateurs.runs.job import Say
 
 _NUMERIC = (*"0123456789-", "")
+_NAME = 24
+"""Letters that a name in the first column may have and still be kept whole."""
 
 out = Console()
 err = Console(stderr=True)
 
 
 def table(columns: Sequence[str], lines: Sequence[tuple[str, ...]], *, title: str = "") -> None:
-    """Print lines under column names; columns of numbers are right-aligned."""
+    """Print lines under column names; columns of numbers are right-aligned.
+
+    Where the terminal is narrow, short names in the first column stay on one line.
+    """
     grid = Table(title=title or None, title_justify="left", header_style="bold")
+    short = max((len(line[0]) for line in lines), default=0) <= _NAME
     for i, column in enumerate(columns):
         numeric = i > 0 and all(line[i][:1] in _NUMERIC for line in lines)
-        grid.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        grid.add_column(
+            column,
+            justify="right" if numeric else "left",
+            overflow="fold",
+            no_wrap=short and i == 0,
+        )
     for line in lines:
         grid.add_row(*map(escape, line))
     out.print(grid)
