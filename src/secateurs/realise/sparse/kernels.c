@@ -48,19 +48,6 @@ typedef int32_t I4 __attribute__((vector_size(16)));
 
 #if defined(__x86_64__)
 #include <immintrin.h>
-#undef NAME
-#undef TITLE
-#undef TARGET
-#undef V
-#undef LANES
-#undef WIDE
-#undef LOAD
-#undef STORE
-#undef SET1
-#undef ADD
-#undef FMA
-#undef MAX
-#undef MIN
 #define NAME(x) x##_avx2
 #define TITLE "avx2"
 #define TARGET __attribute__((target("avx2,fma")))
@@ -75,19 +62,6 @@ typedef int32_t I4 __attribute__((vector_size(16)));
 #define MAX(a, b) _mm256_max_ps(a, b)
 #define MIN(a, b) _mm256_min_ps(a, b)
 #include "lanes.h"
-#undef NAME
-#undef TITLE
-#undef TARGET
-#undef V
-#undef LANES
-#undef WIDE
-#undef LOAD
-#undef STORE
-#undef SET1
-#undef ADD
-#undef FMA
-#undef MAX
-#undef MIN
 #define NAME(x) x##_avx512
 #define TITLE "avx512"
 #define TARGET __attribute__((target("avx512f,avx512dq")))

@@ -1,6 +1,6 @@
 /* The product of one sparse layer, for one width of vector; included once for each.
  *
- * The including file defines
+ * The including file defines, and this one forgets again,
  *   NAME(x)   x with a suffix of its own          TARGET   the attribute that allows the instructions
  *   V, LANES  the vector and how many floats it holds
  *   LOAD, STORE, SET1, ADD, FMA(a, b, c) = a * b + c, MAX, MIN (the second where either is NaN)
@@ -105,3 +105,16 @@ static const Kernels NAME(kernels) = {
 #undef DEFINE
 #undef REFER
 #undef ROWS
+#undef NAME
+#undef TITLE
+#undef TARGET
+#undef V
+#undef LANES
+#undef WIDE
+#undef LOAD
+#undef STORE
+#undef SET1
+#undef ADD
+#undef FMA
+#undef MAX
+#undef MIN
