@@ -18,8 +18,9 @@ from secateurs.runs.again import accelerate_run
 from secateurs.runs.sparse import sentence
 from secateurs.runs.speed import for_speed
 
-HEAD = ("layer", "shape", "kept", "multiplied", "kernel", "sparse", "dense")
-_SHARING = {0: "dense", 1: "single filters", 2: "2 filters share", 4: "4 filters share"}
+HEAD = ("layer", "shape", "kept", "used", "filters", "sparse", "dense")
+_SHARING = {0: "dense", 1: "alone", 2: "by 2", 4: "by 4"}
+"""Filters that share positions, in a table's width."""
 
 
 def accelerate(
@@ -101,7 +102,7 @@ def _show(title: str, fast: Accelerated) -> None:
     lines = [
         (
             line.param,
-            " x ".join(map(str, line.shape)),
+            "x".join(map(str, line.shape)),
             percent(line.chosen.density),
             percent(line.chosen.stored),
             _SHARING[line.chosen.choice.together],
