@@ -49,8 +49,9 @@ def accelerate(
         with show.waiting(f"timing the layers of {source}"):
             fast = _packed(source, batch, threads, rounds)
     else:
-        folder = source if source.is_dir() else source.parent
-        label = None if source.is_dir() else source.name.removesuffix(".safetensors")
+        whole = source.is_dir() or not source.exists()
+        folder = source if whole else source.parent
+        label = None if whole else source.name.removesuffix(".safetensors")
         with show.waiting(f"timing the layers of {source}"):
             found = accelerate_run(folder, label=label, batch=batch, threads=threads, rounds=rounds)
         if len(found) > 1:

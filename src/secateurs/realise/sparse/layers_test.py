@@ -144,6 +144,14 @@ def test_padding_larger_than_the_input_is_read_as_zeros():
     assert torch.equal(y, layer(x))
 
 
+def test_phases_of_a_single_position_are_kept_apart():
+    torch.manual_seed(0)
+    layer = nn.Conv2d(2, 3, (1, 2), stride=(1, 2), bias=False)
+    x = torch.randn(1, 2, 1, 2)
+    y, _ = run_sparse(layer, x, lambda op: Choice(1, 1))
+    torch.testing.assert_close(y, layer(x))
+
+
 def test_infinite_inputs_stay_where_they_are():
     layer = nn.Conv2d(2, 2, 3, padding=1)
     x = torch.zeros(1, 2, 9, 9)

@@ -106,7 +106,8 @@ class Writer:
         if fold.source is None:
             step.outside = outside.index(fold.value)
         step.source.rows, step.source.columns = fold.rows, fold.columns
-        if made.plane == 1:  # a vector: one row instead of many planes of one position
+        if made.plane == 1 and fold.phases == fold.stride == (1, 1):
+            # A vector: one row instead of many planes of one position.
             step.items = step.made.channels = 1
             step.made.columns = step.made.pitch = step.made.plane = made.channels
             step.source.columns = made.channels
