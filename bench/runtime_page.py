@@ -17,7 +17,8 @@ def page(rows: Sequence[Row], path: Path) -> None:
     lines = [
         "# Sparse networks against dense engines\n",
         f"{facts['cpu']}, {facts['cores']} cores, torch {facts['torch']}, float32. Whole networks, "
-        "random weights, dropped at random; the first layer stays dense. Milliseconds are medians; "
+        "random weights, dropped at random; the first layer stays dense in networks of more than "
+        "eight. Milliseconds are medians; "
         "the ratio is over the fastest dense engine of the same run, taken round by round "
         "(quartiles in brackets); above 1 the sparse network is faster.\n",
         aligned([_HEAD, *map(_cells, rows)]),
