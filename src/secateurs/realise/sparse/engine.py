@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
+from secateurs.graph.walk import attribute
 from secateurs.realise.sparse import native
 from secateurs.realise.sparse.assemble import Assembly, Segment, assemble
 from secateurs.realise.sparse.choice import Choice
@@ -153,14 +154,8 @@ def _dense(op: Product, value: Any) -> Tensor:
 
 
 def _constants(module: fx.GraphModule) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for node in module.graph.nodes:
-        if node.op == "get_attr":
-            held: Any = module
-            for atom in str(node.target).split("."):
-                held = getattr(held, atom)
-            found[str(node.target)] = held
-    return found
+    targets = [str(node.target) for node in module.graph.nodes if node.op == "get_attr"]
+    return {target: attribute(module, target) for target in targets}
 
 
 def _owned(result: Any, arena: Arena) -> Any:

@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from math import inf
 from typing import Any
 
@@ -9,7 +10,8 @@ import torch
 from torch import Tensor, fx
 
 from secateurs.core.errors import StructureError
-from secateurs.realise.sparse.ops import Call, Mean, Op, Pool, Product, Sum, renamed
+from secateurs.graph.walk import attribute
+from secateurs.realise.sparse.ops import Call, Mean, Op, Pool, Product, Sum
 
 aten = torch.ops.aten
 
@@ -70,9 +72,7 @@ class Lowering:
         """Return the tensor behind a `get_attr` argument."""
         if not isinstance(arg, fx.Node) or arg.op != "get_attr":
             return None
-        found: Any = self.module
-        for atom in str(arg.target).split("."):
-            found = getattr(found, atom)
+        found = attribute(self.module, str(arg.target))
         return found.detach() if isinstance(found, Tensor) else None
 
     def before(self, arg: Node, kinds: tuple[type, ...], node: Node) -> Any:
@@ -169,7 +169,7 @@ def _batch_norm(low: Lowering, node: Node) -> bool:
     if shift is not None:
         bias = bias + shift.double()
     weight = op.weight.double() * factor.view(-1, 1, 1, 1)
-    return low.put(renamed(op, node.name, weight=weight.float(), bias=bias.float()), op.name)
+    return low.put(replace(op, name=node.name, weight=weight.float(), bias=bias.float()), op.name)
 
 
 def _add(low: Lowering, node: Node) -> bool:
@@ -192,7 +192,7 @@ def _add(low: Lowering, node: Node) -> bool:
     ]
     if found:
         _, op, other = max(found, key=lambda f: f[0])
-        return low.put(renamed(op, node.name, residual=low.value(other)), op.name)
+        return low.put(replace(op, name=node.name, residual=low.value(other)), op.name)
     if len(shape) == 4 and low.image(a) and low.image(b):
         return low.put(Sum(node.name, low.value(a), low.value(b)))
     return False
@@ -204,7 +204,7 @@ def _clamp(bounds: Callable[[Node], tuple[float, float]]) -> Callable[[Lowering,
         if op is None:
             return False
         low_, high = bounds(node)
-        return low.put(renamed(op, node.name, low=low_, high=high), op.name)
+        return low.put(replace(op, name=node.name, low=low_, high=high), op.name)
 
     return rule
 
@@ -252,7 +252,7 @@ def _flat(low: Lowering, node: Node) -> bool:
     shape = low.shapes[node.name]
     if op is None or len(shape) != 2 or shape != low.shapes[node.args[0].name][:2]:
         return False
-    return low.put(renamed(op, node.name), op.name)
+    return low.put(replace(op, name=node.name), op.name)
 
 
 def _same(low: Lowering, node: Node) -> bool:

@@ -1,8 +1,7 @@
 """What a network does, in the words of the sparse run time, and calls of torch for the rest."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import inf
-from typing import Any
 
 from torch import Tensor, fx
 
@@ -88,8 +87,3 @@ def reads(op: Op) -> list[str]:
         return [n.name for n in op.node.all_input_nodes]
     second = op.residual if isinstance(op, Product) else op.other if isinstance(op, Sum) else None
     return [op.source] if second is None else [op.source, second]
-
-
-def renamed(op: Any, name: str, **changes: Any) -> Any:
-    """Return an operation that makes another value, since one more step was fused into it."""
-    return replace(op, name=name, **changes)

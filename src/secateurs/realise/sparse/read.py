@@ -11,6 +11,7 @@ from secateurs.core.errors import StructureError
 from secateurs.core.example import Example, arguments
 from secateurs.core.layers import plain_module
 from secateurs.graph.program import capture
+from secateurs.graph.walk import attribute
 from secateurs.measure.forward import evaluation
 from secateurs.realise.program import Ref, program
 from secateurs.realise.sparse.lower import functional
@@ -46,7 +47,7 @@ def read(model: nn.Module, example: Example) -> tuple[fx.GraphModule, dict[str, 
             "tensors; give it tensors only"
         )
     held = {
-        str(node.target): (str(node.target), _attribute(module, str(node.target)))
+        str(node.target): (str(node.target), attribute(module, str(node.target)))
         for node in module.graph.nodes
         if node.op == "get_attr"
     }
@@ -75,11 +76,4 @@ def shapes_of(module: fx.GraphModule, example: Example) -> dict[str, tuple[int, 
     args, kwargs = arguments(example)
     with torch.no_grad():
         Recorder(module).run(args, kwargs)
-    return found
-
-
-def _attribute(module: fx.GraphModule, target: str) -> Any:
-    found: Any = module
-    for atom in target.split("."):
-        found = getattr(found, atom)
     return found
