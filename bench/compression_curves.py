@@ -137,7 +137,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("docs/results"))
     args = parser.parse_args()
     torch.set_num_threads(1)
-    data = data_of(0, args.data_dir)
+    data = data_of("lenet300", 0, args.data_dir)
     found = list(points(dense("lenet300", 0, args.data_dir, args.out), data))
     figure(found, args.results / FIGURE)
     made = f"Made by `{COMMAND}`.\n"

@@ -1,4 +1,4 @@
-"""Deep Compression of both LeNets: the paper's pipeline, and past it, over seeds.
+"""Deep Compression of both LeNets and ResNet-20: the paper's pipeline, and past it, over seeds.
 
     python bench/deep_compression.py --data-dir DATA --out runs/deep-compression
     python bench/deep_compression.py --data-dir DATA --only paper-lenet300 --seeds 0
@@ -35,7 +35,12 @@ COMMAND = "python bench/deep_compression.py --data-dir DATA --out runs/deep-comp
 _SGD = Trainer(nesterov=False, weight_decay=5e-4)
 """Momentum 0.9, cosine to zero."""
 _LAST = replace(_SGD, channels_last=True)
-DENSE = {"lenet300": replace(_SGD, epochs=20, lr=0.05), "lenet5": replace(_LAST, epochs=6, lr=0.03)}
+_CIFAR = Trainer(channels_last=True)
+DENSE = {
+    "lenet300": replace(_SGD, epochs=20, lr=0.05),
+    "lenet5": replace(_LAST, epochs=6, lr=0.03),
+    "resnet20": replace(_CIFAR, epochs=8, lr=0.2, schedule="one_cycle"),
+}
 
 
 @dataclass(frozen=True)
@@ -109,19 +114,30 @@ JOBS = {
         (1_400, 0.96),
         128,
     ),
+    "past-resnet20": Job(
+        "resnet20",
+        0.2,
+        replace(_CIFAR, epochs=5, lr=0.1),
+        {**PAST, "price": 0.005, "bits": 4, "tune": 3},
+        (60_000, 1.0),
+        128,
+    ),
 }
 
 
-def data_of(seed: int, data_dir: str | None, batch: int = 64) -> Data:
-    """55,000 images to learn from, 5,000 to choose settings by, the test images for the end."""
-    return load("mnist", data_dir=data_dir, batch_size=batch, valid_fraction=1 / 12, seed=seed)
+def data_of(net: str, seed: int, data_dir: str | None, batch: int = 64) -> Data:
+    """5,000 images to choose settings by, the others to learn from, the test images for the end."""
+    name, held_out = ("cifar10", 1 / 10) if net == "resnet20" else ("mnist", 1 / 12)
+    return load(name, data_dir=data_dir, batch_size=batch, valid_fraction=held_out, seed=seed)
 
 
 def dense(net: str, seed: int, data_dir: str | None, out: Path) -> nn.Module:
     """Train the network a seed stands for, or read it back."""
     torch.manual_seed(seed)
-    model = create(net, classes=10, in_channels=1)
-    stages = Stages(data_of(seed, data_dir), out / f"{net}-{seed}")
+    colour = net == "resnet20"
+    data = data_of(net, seed, data_dir, 128 if colour else 64)
+    model = create(net, classes=10, in_channels=3 if colour else 1)
+    stages = Stages(data, out / f"{net}-{seed}")
     stages.fit(model, "dense", replace(DENSE[net], seed=seed))
     return model
 
@@ -132,7 +148,7 @@ def result(name: str, seed: int, data_dir: str | None, out: Path) -> dict[str, A
     if place.exists():
         return dict(json.loads(place.read_text()))
     job = JOBS[name]
-    data = data_of(seed, data_dir, job.batch)
+    data = data_of(job.net, seed, data_dir, job.batch)
     model = dense(job.net, seed, data_dir, out)
     print(f"{name}, seed {seed}", flush=True)
     start = time.process_time()

@@ -10,6 +10,7 @@ from torch import Generator, nn
 from torch.nn import functional as F
 
 from secateurs.core.errors import EvidenceError, PruneError, UnknownNameError
+from secateurs.core.mask import Mask
 from secateurs.data.load import from_loaders
 from secateurs.methods.ac_dc import ac_dc
 from secateurs.methods.gradual import gradual
@@ -18,7 +19,7 @@ from secateurs.methods.lottery import lottery
 from secateurs.methods.movement import movement
 from secateurs.methods.progressive import progressive
 from secateurs.methods.random_units import random_units
-from secateurs.methods.rigl import moved, rigl
+from secateurs.methods.rigl import moved, rigl, scale_
 from secateurs.methods.snip import snip
 from secateurs.methods.soft_threshold import soft_threshold
 from secateurs.methods.synflow import absolute, synflow
@@ -146,6 +147,33 @@ def test_a_sparse_network_moves_its_connections_at_constant_density(tmp_path):
         if any((a[n] != b[n]).any() for n in a)
     ]
     assert changed == [3, 6, 9]
+
+
+def test_sparse_new_weights_give_outputs_as_large_as_the_dense_layer_s():
+    torch.manual_seed(0)
+    layer, x = nn.Linear(1000, 200, bias=False), torch.randn(64, 1000)
+    keep = torch.rand(200, 1000) < 0.02
+    dense, before = layer(x).square().mean(), layer.weight.detach().clone()
+    scale_(layer, Mask({"weight": keep}))
+    assert torch.allclose(layer.weight, before / keep.double().mean().sqrt().float())
+    sparse = (x @ (layer.weight * keep).T).square().mean()
+    assert 0.8 < sparse / dense < 1.25
+    scale_(layer, Mask({"weight": torch.zeros(200, 1000)}))
+    assert layer.weight.isfinite().all()
+
+
+def test_new_weights_are_scaled_unless_told_otherwise(tmp_path):
+    starts = []
+
+    def wrap(train):
+        def watched(model, **_):
+            starts.append(model[0].weight.detach().clone())
+
+        return watched
+
+    for scaled in (True, False):
+        rigl(task(tmp_path, wrap), Target("density", 0.25), ranking="uniform", scaled=scaled)
+    assert torch.allclose(starts[0], 2 * starts[1])
 
 
 def test_the_smallest_are_dropped_and_the_most_wished_grow():

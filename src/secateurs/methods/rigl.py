@@ -4,10 +4,11 @@ import math
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from secateurs.core.cut import keep_top, score, select
 from secateurs.core.layers import plain_name
+from secateurs.core.mask import Mask
 from secateurs.criteria.random import random
 from secateurs.data.tensors import mix
 from secateurs.evidence.weights import weights
@@ -30,6 +31,7 @@ def rigl(
     share: float = 0.3,
     until: float = 0.75,
     fresh: bool = True,
+    scaled: bool = True,
     exclude: tuple[str, ...] = (),
 ) -> Pruned:
     """Begin with a random sparse network; while it trains, move its connections.
@@ -39,7 +41,7 @@ def rigl(
 
     Source: Evci et al. 2020, arXiv:1911.11134, algorithm 1; with grow `random`, Mocanu et
     al. 2018, arXiv:1707.04780 (SET). Deviation: what has just been dropped does not grow
-    again at once, and momentum of connections that grow is kept.
+    again at once, momentum of connections that grow is kept, and new weights are `scaled`.
 
     Args:
         task: model, data and training.
@@ -50,6 +52,9 @@ def rigl(
         share: of a layer's connections that move at first; falls by a cosine to none.
         until: share of the training after which nothing moves.
         fresh: whether to begin with new weights instead of the task's.
+        scaled: whether new weights are divided by the root of their layer's density, so that
+            outputs begin as large as the dense layer's; else signals die out in few layers
+            where few weights stay (Evci et al. 2022, arXiv:2010.03533, section 3).
         exclude: patterns of parameter names that stay whole.
 
     Raises:
@@ -63,6 +68,8 @@ def rigl(
     chance = random(torch.Generator().manual_seed(task.seed))
     scores = score(place.sites, chance, weight=weights(model))
     mask = select(place.sites, scores, quota(place, scores, target, ranking))
+    if fresh and scaled:
+        scale_(model, mask)
     last = until * steps
     with masked(model, mask, gradients="dense") as held:
 
@@ -87,6 +94,13 @@ def rigl(
         train(model, name="sparse", after_step=after_step)
         mask = held.mask
     return Pruned(model, mask)
+
+
+def scale_(model: nn.Module, mask: Mask) -> None:
+    """Divide every masked weight by the root of its density, in place; empty ones stay."""
+    with torch.no_grad():
+        for name, kept in mask.items():
+            weights(model)[name].div_(kept.double().mean().sqrt().clamp(min=1e-12))
 
 
 def moved(size: Tensor, wish: Tensor, kept: Tensor, count: int) -> tuple[Tensor, Tensor]:
