@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from secateurs.models.alexnet import AlexNetCaffe, AlexNetCIFAR
+from secateurs.models.alexnet import AlexNetCaffe, AlexNetCIFAR, AlexNetQuick
 from secateurs.models.digits import DigitsCNN, TinyViT
 from secateurs.models.lenet import LeNet5, LeNet300
 from secateurs.models.mobile import MobileCIFAR
@@ -41,6 +41,7 @@ MODELS = {
     "vgg16_bn_cifar": Reference(vgg16_bn_cifar, _COLOUR, "VGG-16 with batch norm"),
     "vgg19_bn_cifar": Reference(vgg19_bn_cifar, _COLOUR, "VGG-19 with batch norm"),
     "alexnet_cifar": Reference(AlexNetCIFAR, _COLOUR, "AlexNet for 32 x 32 images"),
+    "alexnet_quick": Reference(AlexNetQuick, _COLOUR, "small AlexNet for 32 x 32 images"),
     "alexnet_caffe": Reference(AlexNetCaffe, (3, 227, 227), "AlexNet as the papers count it"),
     "mobile_cifar": Reference(MobileCIFAR, _COLOUR, "small MobileNetV2"),
 }

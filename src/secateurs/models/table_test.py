@@ -68,6 +68,7 @@ def test_the_same_seed_gives_the_same_weights(name):
         ("lenet5", 431_080),
         ("vgg19_bn_cifar", 20_035_018),
         ("alexnet_cifar", 5_871_434),
+        ("alexnet_quick", 145_578),
         ("resnet20", 269_722),
         ("resnet56", 853_018),
         ("resnet110", 1_727_962),
