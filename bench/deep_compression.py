@@ -108,6 +108,14 @@ JOBS = {
     ),
     "past-lenet5": Job(
         "lenet5",
+        0.05,
+        replace(_LAST, epochs=8, lr=0.06, weight_decay=1e-4),
+        {**PAST, "channels": 0.3, "price": 0.01, "tune": 3},
+        (6_000, 0.9),
+        128,
+    ),
+    "least-lenet5": Job(
+        "lenet5",
         0.02,
         replace(_LAST, epochs=8, lr=0.06, weight_decay=1e-4),
         {**PAST, "channels": 0.2, "price": 0.02, "tune": 3},
@@ -117,8 +125,8 @@ JOBS = {
     "past-resnet20": Job(
         "resnet20",
         0.2,
-        replace(_CIFAR, epochs=5, lr=0.1),
-        {**PAST, "price": 0.005, "bits": 4, "tune": 3},
+        replace(_CIFAR, epochs=4, lr=0.1),
+        {**PAST, "price": 0.005, "bits": 4, "tune": 2},
         (60_000, 1.0),
         128,
     ),

@@ -15,15 +15,18 @@ TITLES = {
     "past-lenet300": ("LeNet-300-100", "past it"),
     "paper-lenet5": ("LeNet-5", "the paper's pipeline"),
     "past-lenet5": ("LeNet-5", "past it"),
+    "least-lenet5": ("LeNet-5", "past it, as small as it goes"),
+    "past-resnet20": ("ResNet-20", "past it"),
 }
 
 HEAD = """# Deep Compression: the file is what gets small
 
-MNIST, 55,000 images to learn from and 5,000 to choose settings by; the test set was read once
-per model, at the end, of the network that was read back from its file. Bytes are the length of
-the whole `.secz` file: weights, indices, codebooks, biases, names, shapes and checksum; a
-kilobyte is 1,000 bytes, and the dense network is 4 bytes a parameter. One standard error of an
-error rate of 1.7 % on 10,000 images is 0.13 points. ± is the standard deviation over seeds.
+MNIST for the LeNets, CIFAR-10 for ResNet-20; 5,000 images are held out to choose settings by, and
+the test set was read once per model, at the end, of the network that was read back from its file.
+Bytes are the length of the whole `.secz` file: weights, indices, codebooks, biases, names, shapes
+and checksum; a kilobyte is 1,000 bytes, and the dense network is 4 bytes a parameter. One standard
+error of an error rate of 1.7 % on 10,000 images is 0.13 points. ± is the standard deviation over
+seeds.
 """
 
 HOW = """**The paper's pipeline**: cut by magnitude to the paper's densities and retrain, 64
@@ -37,8 +40,12 @@ go on learning and change over to another value, or to zero, by error + price x 
 4 bits, values in half precision, the context coder.
 """
 
-FIRST = """LeNet-5 first loses the channels that make 80 % of its MACs (`channels=0.2`),
-physically; its ratio is still to the network as it was.
+FIRST = """LeNet-5 first loses the channels that make 70 % of its MACs (`channels=0.3`; as small as
+it goes: 80 %), physically; its ratio is still to the network as it was.
+"""
+CIFAR = """ResNet-20 learns for 8 epochs from 45,000 augmented images; pruning and tuning have 4
+and 2 epochs more, which a dense network would gain by as well. Its values have 4 bits, and its
+file carries four numbers for each channel of its batch norms.
 """
 
 RECORDS = """## Other published records
@@ -66,6 +73,7 @@ def page(jobs: Mapping[str, Any], out: Path, command: str) -> str:
     found = {name: _read(out, name) for name in jobs}
     parts = [HEAD, aligned(_summary(jobs, found)), "", HOW]
     parts += [FIRST] if found["past-lenet5"] else []
+    parts += [CIFAR] if found["past-resnet20"] else []
     for name, runs in found.items():
         if runs:
             seed = min(runs)
@@ -78,8 +86,8 @@ def page(jobs: Mapping[str, Any], out: Path, command: str) -> str:
         if (text := out / f"{part}.md").exists():
             parts.append(text.read_text())
     if absent := [name for name, runs in found.items() if not runs]:
-        parts.append(f"Not measured yet: {', '.join(absent)}; ResNet-20 on CIFAR-10.\n")
-    parts.append(f"The LeNets were made by `{command}`.\n")
+        parts.append(f"Not measured yet: {', '.join(absent)}.\n")
+    parts.append(f"The LeNets and ResNet-20 were made by `{command}`.\n")
     return "\n".join(parts)
 
 

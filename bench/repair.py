@@ -32,8 +32,9 @@ HEAD = """# Repair without training
 
 Channels cut by l2, every layer alike, to a share of the MACs; test accuracy in %, mean ± standard
 deviation over seeds. Nothing is trained after the cut. `none` leaves what is left as it is, `bn`
-folds constants and measures batch norms anew, `least-squares` fits each layer to what the dense
-network computes there, on 20 batches without labels. LeNet-5 has no batch norm.
+measures batch norms anew and gives the outputs of other cut layers the mean and spread they had
+(Jordan et al. 2023, arXiv:2211.08403), `least-squares` fits each layer to what the dense network
+computes there, on 20 batches without labels. LeNet-5 has no batch norm.
 """
 
 

@@ -134,7 +134,12 @@ def prune(
     ] = 0,
     epochs: Annotated[int, typer.Option(min=0, help="Recovery after each cut.")] = 3,
     repair: Annotated[
-        str, typer.Option(help="none, bn or least-squares: after the cut, before any training.")
+        str,
+        typer.Option(
+            help="After a structural cut, before any training: none; bn measures batch norms "
+            "anew and gives outputs elsewhere the mean and spread they had; least-squares fits "
+            "every layer to what the dense one computed: nearest to it, and slower."
+        ),
     ] = "bn",
     control: Annotated[
         str | None,

@@ -8,7 +8,8 @@ from secateurs.methods.task import Pruned, Task
 from secateurs.realise.compact import Compacted, compact
 from secateurs.realise.masked import masked
 from secateurs.recovery.batchnorm import recalibrate_
-from secateurs.recovery.least_squares import fold_constants_, reconstruct_
+from secateurs.recovery.least_squares import reconstruct_
+from secateurs.recovery.renormalise import renormalise_
 
 
 def held(task: Task, model: nn.Module, mask: Mask, *, name: str, epochs: int | None = None) -> None:
@@ -25,7 +26,7 @@ def repair(task: Task, small: Compacted, original: nn.Module) -> None:
     if task.batches is None or task.repair == "none":
         return
     if task.repair == "bn":
-        fold_constants_(small.model, original, task.batches(), small.kept)
+        renormalise_(small.model, original, task.batches(), small.kept)
         recalibrate_(small.model, task.batches())
         return
     # The fit ends with the statistics that the original's batch norms expect.

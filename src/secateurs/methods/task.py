@@ -17,8 +17,9 @@ from secateurs.realise.compact import Compacted
 Repair = Literal["none", "bn", "least-squares"]
 """How what is left is mended right after a cut, before any training.
 
-`bn` moves the means of removed channels into biases and measures the statistics of batch
-norms anew; `least-squares` fits every cut layer to what the original computed.
+`bn` gives the outputs of cut layers the mean and spread they had, through weights and biases,
+and measures the statistics of batch norms anew; `least-squares` fits every cut layer to what
+the original computed.
 """
 
 

@@ -11,6 +11,7 @@ from secateurs.recovery.least_squares import (
 )
 from secateurs.recovery.objective import Objective, classify, distil, supervised
 from secateurs.recovery.rate import RATE_SCHEDULES, RateSchedule, rate
+from secateurs.recovery.renormalise import renormalise_
 from secateurs.recovery.rewind import reinitialise_, rewind_, snapshot
 from secateurs.recovery.settings import FINETUNE, Trainer
 from secateurs.recovery.trainer import Loaders, fit
@@ -37,6 +38,7 @@ __all__ = [
     "recalibrate_",
     "reconstruct_",
     "reinitialise_",
+    "renormalise_",
     "rewind_",
     "snapshot",
     "supervised",

@@ -36,7 +36,7 @@ def recalibrate_(
         return 0
     device = device_of(model)
     used = 0
-    with evaluation(model), _collecting(norms):
+    with evaluation(model), collecting(norms):
         for x, _ in batches:
             call(model, to_device(x, device))
             used += 1
@@ -48,7 +48,7 @@ def recalibrate_(
 
 
 @contextmanager
-def _collecting(norms: list[_BatchNorm]) -> Iterator[None]:
+def collecting(norms: list[_BatchNorm]) -> Iterator[None]:
     """Average the statistics of everything that passes; put the old ones back on an error."""
     momenta = [norm.momentum for norm in norms]
     old = [{k: v.clone() for k, v in norm.named_buffers(recurse=False)} for norm in norms]
