@@ -223,6 +223,7 @@ BASELINES: dict[str, tuple[str, dict[str, Any]]] = {
     "magnitude, global": ("magnitude", {"ranking": "global"}),
     "gradual": ("gradual", {}),
     "movement": ("movement", {}),
+    "movement, global": ("movement", {"ranking": "global"}),
     "soft_threshold": ("soft_threshold", {}),
     "dns": ("dns", {}),
     "progressive": ("progressive", {}),
@@ -232,6 +233,7 @@ BASELINES: dict[str, tuple[str, dict[str, Any]]] = {
     "grasp": ("grasp", {}),
     "synflow": ("synflow", {}),
     "rigl": ("rigl", {}),
+    "rigl, unscaled": ("rigl", {"scaled": False}),
     "set": ("rigl", {"grow": "random"}),
 }
 """Row of the table → method and options; from `progressive` on, all begin with new weights."""
