@@ -83,7 +83,7 @@ STUDIES = {
         (0.5, 0.3, 0.2, 0.1),
         (0.3, 0.2, 0.1),
         Trainer(epochs=8, lr=0.05, nesterov=False, schedule="one_cycle", channels_last=True),
-        Trainer(epochs=2, lr=0.02, nesterov=False, weight_decay=5e-4, channels_last=True),
+        Trainer(epochs=1, lr=0.02, nesterov=False, weight_decay=5e-4, channels_last=True),
         128,
         "The network is small and shortly trained; its cut layers hold half of its weights.",
     ),
