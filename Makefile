@@ -63,7 +63,8 @@ sanitize:        ## check the sparse kernels for memory errors
 	$(or $(CC),cc) -O0 -g -fsanitize=address,undefined -fno-sanitize-recover=all $(CHECK) -o build/check-sanitized
 	build/check-sanitized 300
 
-arm: $(VENV)/.test       ## cross-compile the C files for ARM and check the kernels under emulation
+arm:             ## cross-compile the C files for ARM and check the kernels under emulation
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet ziglang
 	mkdir -p build
 	$(BIN)/python -m ziglang cc -target aarch64-linux-gnu -O3 -std=gnu11 -shared -fPIC -pthread \

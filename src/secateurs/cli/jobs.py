@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from secateurs.cli import show
-from secateurs.cli.speeding import bench_sparse, grain_for
+from secateurs.cli.speeding import WEIGHTS_HELP, bench_sparse, grain_for
 from secateurs.cli.words import control_of, options, sized, target_of
 from secateurs.core.errors import UnknownNameError
 from secateurs.measure.report import Report
@@ -207,6 +207,7 @@ def bench(
     engine: Annotated[
         str, typer.Option(help="torch, or sparse: skip zeros, and say layer by layer how.")
     ] = "torch",
+    weights: Annotated[str, typer.Option(help=f"Of --engine sparse: {WEIGHTS_HELP}")] = "float32",
 ) -> None:
     """Time the models of a run again, side by side, on this machine.
 
@@ -215,8 +216,10 @@ def bench(
     if engine not in ("torch", "sparse"):
         raise UnknownNameError(f"unknown engine {engine!r}; use torch or sparse")
     if engine == "sparse":
-        bench_sparse(run_folder, batch, threads, rounds)
+        bench_sparse(run_folder, batch, threads, rounds, weights)
         return
+    if weights != "float32":
+        raise UnknownNameError(f"--weights {weights!r} needs --engine sparse")
     from secateurs.runs.again import time_again
 
     timed = time_again(run_folder, batch=batch, threads=threads, rounds=rounds)

@@ -1,7 +1,7 @@
 """Commands that make zeros faster: the sparse run time over a run, and into a file."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import torch
 import typer
@@ -12,8 +12,9 @@ from secateurs.measure.human import duration, percent, size
 from secateurs.models.create import input_shape
 from secateurs.realise.coding.container import read
 from secateurs.realise.packed import load
-from secateurs.realise.sparse.accelerate import Accelerated
+from secateurs.realise.sparse.accelerate import Accelerated, Weights
 from secateurs.realise.sparse.accelerate import accelerate as accelerated
+from secateurs.realise.sparse.choice import Choice
 from secateurs.runs.again import accelerate_run
 from secateurs.runs.sparse import sentence
 from secateurs.runs.speed import for_speed
@@ -21,6 +22,7 @@ from secateurs.runs.speed import for_speed
 HEAD = ("layer", "shape", "kept", "used", "filters", "sparse", "dense")
 _SHARING = {0: "dense", 1: "alone", 2: "by 2", 4: "by 4"}
 """Filters that share positions, in a table's width."""
+WEIGHTS_HELP = "float32; int8 also tries weights of 8 bits, where that is faster."
 
 
 def accelerate(
@@ -35,6 +37,7 @@ def accelerate(
     batch: Annotated[int, typer.Option(min=1, help="Images at once, always as many.")] = 1,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     rounds: Annotated[int, typer.Option(min=1, help="How often the whole is timed.")] = 20,
+    weights: Annotated[str, typer.Option(help=WEIGHTS_HELP)] = "float32",
 ) -> None:
     """Turn a pruned model into one that skips its zeros, where that was measured to be faster.
 
@@ -42,18 +45,21 @@ def accelerate(
 
     Example: `secateurs accelerate demo-run/magnitude-element.safetensors --out fast.secz`
     """
+    kind = weights_for(weights)
     if out.exists() or not out.parent.is_dir():
         why = "is there already" if out.exists() else "lies in no folder that exists"
         raise FileError(f"{str(out)!r} {why}; choose another --out")
     if source.suffix == ".secz":
         with show.waiting(f"timing the layers of {source}"):
-            fast = _packed(source, batch, threads, rounds)
+            fast = _packed(source, batch, threads, rounds, kind)
     else:
         whole = source.is_dir() or not source.exists()
         folder = source if whole else source.parent
         label = None if whole else source.name.removesuffix(".safetensors")
         with show.waiting(f"timing the layers of {source}"):
-            found = accelerate_run(folder, label=label, batch=batch, threads=threads, rounds=rounds)
+            found = accelerate_run(
+                folder, label=label, batch=batch, threads=threads, rounds=rounds, weights=kind
+            )
         if len(found) > 1:
             names = ", ".join(f"{name}.safetensors" for name in found)
             raise FileError(f"{str(source)!r} holds {len(found)} pruned models; name one: {names}")
@@ -62,12 +68,26 @@ def accelerate(
     show.out.print(f"{size(fast.save(out))}: {out}", highlight=False)
 
 
-def bench_sparse(folder: Path, batch: int | None, threads: int, rounds: int) -> None:
+def bench_sparse(
+    folder: Path, batch: int | None, threads: int, rounds: int, weights: str = "float32"
+) -> None:
     """Print each pruned model's plan, and its whole dense time against its sparse one."""
+    kind = weights_for(weights)
     with show.waiting(f"timing the layers of {folder}"):
-        found = accelerate_run(folder, batch=batch, threads=threads, rounds=rounds)
+        found = accelerate_run(folder, batch=batch, threads=threads, rounds=rounds, weights=kind)
     for label, fast in found.items():
         _show(label, fast)
+
+
+def weights_for(word: str) -> Weights:
+    """Return what weights may be stored in.
+
+    Raises:
+        UnknownNameError: neither `float32` nor `int8`.
+    """
+    if word not in get_args(Weights):
+        raise UnknownNameError(f"unknown weights {word!r}; use {' or '.join(get_args(Weights))}")
+    return word  # type: ignore[return-value]  # just checked
 
 
 def grain_for(aim: str | None, granularity: str, density: float | None, threads: int = 1) -> str:
@@ -93,10 +113,15 @@ def grain_for(aim: str | None, granularity: str, density: float | None, threads:
     return found.granularity
 
 
-def _packed(source: Path, batch: int, threads: int, rounds: int) -> Accelerated:
+def _packed(source: Path, batch: int, threads: int, rounds: int, weights: Weights) -> Accelerated:
     model = load(source)
     shape = input_shape(str(read(source).recipe["model"]))
-    return accelerated(model, torch.randn(batch, *shape), threads=threads, rounds=rounds)
+    x = torch.randn(batch, *shape)
+    return accelerated(model, x, threads=threads, rounds=rounds, weights=weights)
+
+
+def _sharing(choice: Choice) -> str:
+    return _SHARING[choice.together] + (" int8" if choice.bits == 8 else "")
 
 
 def _show(title: str, fast: Accelerated) -> None:
@@ -106,7 +131,7 @@ def _show(title: str, fast: Accelerated) -> None:
             "x".join(map(str, line.shape)),
             percent(line.chosen.density),
             percent(line.chosen.stored),
-            _SHARING[line.chosen.choice.together],
+            _sharing(line.chosen.choice),
             duration(line.chosen.sparse_s),
             duration(line.chosen.dense_s),
         )

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from secateurs.cli.app_test import PRUNE, call  # noqa: F401  (a fixture)
-from secateurs.realise.sparse import Choice, Chosen, available, load_accelerated
+from secateurs.realise.sparse import Choice, Chosen, available, choose, load_accelerated
 from secateurs.runs import speed
 
 pytestmark = pytest.mark.skipif(not available(), reason="no C compiler at installation")
@@ -30,6 +30,17 @@ def test_the_plan_of_every_layer_and_the_whole_are_printed(call, run):  # noqa: 
     assert "fc.weight" in out
     assert "by 4" in out or "by 2" in out or "alone" in out
     assert "2 at once on 1 thread" in " ".join(out.split())
+
+
+def test_layers_of_8_bits_are_marked_in_the_plan(call, run, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(
+        choose, "_fastest", lambda runs: min(runs, key=lambda c: getattr(c, "bits", 0))
+    )
+    monkeypatch.setattr(choose, "_in_turns", lambda runs, rounds=1: [*range(1, len(runs) + 1)])
+    words = "--engine", "sparse", "--weights", "int8", "--rounds", "2"
+    code, out, _ = call("bench", str(run), *words)
+    assert code == 0
+    assert "int8" in out
 
 
 def test_a_run_is_accelerated_into_a_file_that_python_loads(call, run, tmp_path):  # noqa: F811

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from secateurs.core.errors import FileError
 from secateurs.measure.latency import Latency, Speedup
-from secateurs.realise.sparse.accelerate import Accelerated, accelerate
+from secateurs.realise.sparse.accelerate import Accelerated, Weights, accelerate
 from secateurs.runs.folder import read_recipe
 from secateurs.runs.prepare import inputs
 from secateurs.runs.results import example_of, timings
@@ -39,6 +39,7 @@ def accelerate_run(
     batch: int | None = None,
     threads: int | None = 1,
     rounds: int = 20,
+    weights: Weights = "float32",
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Accelerated]:
     """Accelerate a run's pruned models, each timed against itself as dense: label → result.
@@ -49,6 +50,7 @@ def accelerate_run(
         batch: how many images at once; as the run's report when None.
         threads: how many CPU threads; as torch has them set when None.
         rounds: how often each whole network is timed.
+        weights: `int8` also tries weights of 8 bits; see `accelerate`.
         progress: called with (layers timed, of).
 
     Raises:
@@ -61,6 +63,13 @@ def accelerate_run(
     wanted = [label] if label else [n for n in models if n != DENSE] or [DENSE]
     example = example_of(job, models, batch)
     return {
-        name: accelerate(models[name], example, threads=threads, rounds=rounds, progress=progress)
+        name: accelerate(
+            models[name],
+            example,
+            threads=threads,
+            rounds=rounds,
+            weights=weights,
+            progress=progress,
+        )
         for name in wanted
     }

@@ -5,12 +5,12 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
 
-from secateurs.core.errors import PruneError, ShapeError
+from secateurs.core.errors import PruneError, ShapeError, UnknownNameError
 from secateurs.core.example import Example, tensors
 from secateurs.core.layers import plain_module
 from secateurs.measure.latency import Latency, Speedup, latency, speedups
@@ -24,6 +24,8 @@ from secateurs.realise.sparse.read import read, shapes_of
 from secateurs.realise.sparse.timings import default_path, timings
 
 Progress = Callable[[int, int], None]
+Weights = Literal["float32", "int8"]
+_BITS = {"float32": (32,), "int8": (32, 8)}
 NOT_COMPILED = (
     "the sparse kernels were not compiled; install a C compiler, then install secateurs again, "
     "or go on with the dense model"
@@ -133,7 +135,9 @@ class Accelerated(nn.Module):
         if self.dense is not None:
             why = self.speedup.verdict if self.latency else "slower when it was saved"
             return f"dense, since sparse layers made it {why}"
-        return f"{sparse} of {len(self.plan)} layers sparse, {self.threads} threads"
+        small = sum(line.chosen.choice.bits == 8 for line in self.plan)
+        bits = f", {small} of them in 8 bits" if small else ""
+        return f"{sparse} of {len(self.plan)} layers sparse{bits}, {self.threads} threads"
 
 
 def accelerate(
@@ -142,6 +146,7 @@ def accelerate(
     *,
     threads: int | None = None,
     instructions: str | None = None,
+    weights: Weights = "float32",
     cache: str | Path | None = "default",
     rounds: int = 10,
     progress: Progress | None = None,
@@ -156,6 +161,9 @@ def accelerate(
         example: what it is called with; the result takes inputs of this shape only.
         threads: CPU threads of every call; as set by torch when None.
         instructions: `avx512`, `avx2` or `plain`; the best there are when None.
+        weights: `int8` also tries weights of 8 bits, with one scale a filter, in linear layers
+            and 1 x 1 convolutions; sums and activations stay float32. Only these change what is
+            computed, by at most half a step, 1/254 of a filter's greatest weight, a weight.
         cache: file of earlier timings on this machine; None times everything anew.
         rounds: how often the whole network is timed against the dense one.
         progress: called with (layers timed, of).
@@ -164,7 +172,10 @@ def accelerate(
         PruneError: nothing was compiled, since there was no C compiler at installation, or
             the model is not float32 on the CPU.
         StructureError: the model cannot be traced.
+        UnknownNameError: there are no such weights or instructions.
     """
+    if weights not in _BITS:
+        raise UnknownNameError(f"unknown weights {weights!r}; use {' or '.join(_BITS)}")
     found = native.available()
     if not found:
         raise PruneError(NOT_COMPILED)
@@ -185,6 +196,7 @@ def accelerate(
                 lowered.shapes,
                 instructions=instructions,
                 threads=threads,
+                bits=_BITS[weights],
                 known=known,
                 progress=progress,
             )

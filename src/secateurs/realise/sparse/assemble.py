@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 
+from secateurs.core.errors import ShapeError
 from secateurs.realise.sparse.choice import Choice
 from secateurs.realise.sparse.layout import (
     ALIGN,
@@ -19,6 +20,8 @@ from secateurs.realise.sparse.layout import (
 from secateurs.realise.sparse.ops import Call, Mean, Op, Pool, Product, Sum, reads
 
 Shape = tuple[int, ...]
+FARTHEST = 1 << 31
+"""Floats that an offset of 32 bits reaches."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,11 @@ class Assembly:
 def assemble(
     ops: Mapping[str, Op], shapes: Mapping[str, Shape], choices: Mapping[str, Choice]
 ) -> Assembly:
-    """Lay out the values and order the work."""
+    """Lay out the values and order the work.
+
+    Raises:
+        ShapeError: an image is larger than offsets reach.
+    """
     return _Assembler(ops, shapes, choices).assembly()
 
 
@@ -95,6 +102,12 @@ class _Assembler:
                 self._native(op)
             else:
                 self.parts.append(op)
+        for name, layout in self.layouts.items():
+            if layout.image > FARTHEST:
+                raise ShapeError(
+                    f"{name!r} takes {layout.image} floats an image; the sparse kernels reach "
+                    f"{FARTHEST}, so take smaller inputs or the dense model"
+                )
         at, size = _places(self._lives(), self.layouts)
         return Assembly(self.parts, self.layouts, at, size, self.homes)
 

@@ -13,6 +13,8 @@ class Choice:
     """Vectors of output positions that are computed at a time."""
     block: int = 1 << 30
     """Input channels that are finished before the next ones."""
+    bits: int = 32
+    """Of a stored weight: 32, or 8 with one scale a filter."""
 
 
 DENSE = Choice(together=0, vectors=0, block=0)

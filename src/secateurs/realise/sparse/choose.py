@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -15,7 +16,7 @@ from secateurs.realise.sparse.assemble import Segment, Work, assemble
 from secateurs.realise.sparse.choice import DENSE, Choice, Chosen
 from secateurs.realise.sparse.engine import Arena
 from secateurs.realise.sparse.ops import Op, Product
-from secateurs.realise.sparse.steps import Writer, entries
+from secateurs.realise.sparse.steps import Writer, entries, fits_small
 
 Shapes = Mapping[str, tuple[int, ...]]
 _WIDTHS = {1: (12, 8, 6, 4), 2: (10, 5, 3), 4: (6, 3, 2)}
@@ -31,11 +32,13 @@ def choose(
     *,
     instructions: str,
     threads: int,
+    bits: tuple[int, ...] = (32,),
     known: dict[str, Chosen],
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Chosen]:
     """Time every product of a network that is not in `known` yet: value → what was chosen.
 
+    `bits` says what a weight may be stored in: 32, and 8 where that is faster.
     A layer stays dense only where torch's kernel is faster even though its result has to be
     laid out for the next sparse layer.
     """
@@ -43,7 +46,7 @@ def choose(
     arena = Arena(assembly.size)
     generator = np.random.default_rng(0)
     arena.array[:] = generator.standard_normal(len(arena.array), np.float32)
-    bench = _Bench(Writer(assembly, instructions, threads), arena, shapes)
+    bench = _Bench(Writer(assembly, instructions, threads), arena, shapes, bits)
     works = [
         w for p in assembly.parts if isinstance(p, Segment) for w in p.works
         if isinstance(w.op, Product)
@@ -62,13 +65,17 @@ def choose(
 class _Bench:
     """Times products in an arena of random numbers."""
 
-    def __init__(self, writer: Writer, arena: Arena, shapes: Shapes) -> None:
-        self.writer, self.arena, self.shapes = writer, arena, shapes
+    def __init__(self, writer: Writer, arena: Arena, shapes: Shapes, bits: tuple[int, ...]) -> None:
+        self.writer, self.arena, self.shapes, self.bits = writer, arena, shapes, bits
 
     def measure(self, work: Work) -> Chosen:
         op = work.op
         assert isinstance(op, Product)
-        runs = {choice: self._sparse(work, choice) for choice in self._candidates(work)}
+        bits = [b for b in self.bits if b == 32 or fits_small(op)]
+        runs = {
+            choice: self._sparse(work, choice)
+            for choice in (replace(c, bits=b) for c in self._candidates(work) for b in bits)
+        }
         best, dense = _fastest(runs), dict(self._dense(op))
         sparse_s, dense_s = _in_turns([runs[best], dense[_fastest(dense)]])
         return Chosen(
@@ -193,6 +200,6 @@ def _key(work: Work, bench: _Bench) -> str:
         *(writer.instructions, writer.threads, tuple(op.weight.shape), op.groups),
         *(op.stride, op.padding, op.dilation, bench.shapes[op.source], made.pitch),
         *(round(float(m.float().mean()), 2) for m in (used, rows)),
-        op.residual is not None,
+        *(op.residual is not None, bench.bits),
     )
     return " | ".join(map(str, facts))

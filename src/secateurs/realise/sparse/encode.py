@@ -1,8 +1,10 @@
 """Sparse weights as the kernels read them: groups of filters and their entries, block by block."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -10,6 +12,7 @@ from secateurs.core.errors import ShapeError
 
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
+_SMALLEST = float(np.finfo(np.float32).tiny)
 
 
 @dataclass(frozen=True)
@@ -19,10 +22,14 @@ class Encoded:
     together: int
     """Filters of a group, which share their offsets."""
     starts: Ints
-    offsets: Ints
-    values: Floats
+    offsets: Ints | NDArray[np.uint16]
+    """Planes of the input, of 16 bits, where there is a scale."""
+    values: Floats | NDArray[np.int8]
+    """Whole steps of 8 bits where there is a scale."""
     filters: Ints
     bias: Floats
+    scale: Floats | None = None
+    """(filters,): how much a step is."""
 
     @property
     def blocks(self) -> int:
@@ -42,21 +49,44 @@ class Encoded:
     @property
     def bytes(self) -> int:
         """What the arrays take in memory."""
-        return sum(a.nbytes for a in (self.starts, self.offsets, self.values, self.filters))
+        arrays = (self.starts, self.offsets, self.values, self.filters, self.bias, self.scale)
+        return sum(a.nbytes for a in arrays if a is not None)
+
+
+def quantised(weight: Tensor) -> tuple[Tensor, Floats]:
+    """Return weights as whole steps of 8 bits, (out, columns), and each filter's step, (out,).
+
+    A step is a filter's greatest magnitude over 127, so that no weight is off by more than half
+    a step; small weights may become zero.
+    """
+    exact = weight.detach().double().numpy()
+    step = (np.abs(exact).max(axis=1, initial=0) / 127).clip(min=_SMALLEST).astype(np.float32)
+    steps = np.rint(exact / step[:, None]).astype(np.int8)
+    return torch.from_numpy(steps), step
 
 
 def encode(
-    weight: Tensor, bias: Tensor, places: NDArray[np.int64], *, together: int, block: int
+    weight: Tensor,
+    bias: Tensor,
+    places: NDArray[np.int64],
+    *,
+    together: int,
+    block: int,
+    scale: Floats | None = None,
 ) -> Encoded:
     """Return the non-zero entries of a layer, ordered for the kernels.
 
     Args:
-        weight: (out, columns): every filter's weights.
+        weight: (out, columns): every filter's weights, or whole steps of `scale` in 8 bits.
         places: (groups of a grouped convolution, columns): from an output position to the
-            input that a column reads, in floats.
+            input that a column reads, in floats; in planes where there is a scale.
+        scale: (out,).
         together: 1, 2 or 4 neighbouring filters share offsets; where one is zero and another
             is not, the zero is stored.
         block: so many columns are finished, for all filters, before the next ones.
+
+    Raises:
+        ShapeError: the filters do not split so, or a place does not fit its bits.
 
     Groups are ordered by their number of entries, so that the loop over entries, whose end a
     processor has to guess, ends alike many times in a row.
@@ -84,15 +114,27 @@ def encode(
     ends = count.cumsum().reshape(blocks, -1)
     starts = np.concatenate([(ends[:, :1] - count[:, :1]), ends], axis=1)
     offsets = places[filters[group, 0] // share, column]
-    values = dense[filters[group], column[:, None]]
+    values: NDArray[Any] = dense[filters[group], column[:, None]]
+    kind: Any = np.float32 if scale is None else np.int8
     return Encoded(
         together,
-        np.ascontiguousarray(starts, np.int32),
-        np.ascontiguousarray(offsets, np.int32),
-        np.ascontiguousarray(values, np.float32),
+        _whole(starts, np.int32),
+        _whole(offsets, np.int32 if scale is None else np.uint16),
+        np.ascontiguousarray(values, kind),
         np.ascontiguousarray(filters, np.int32),
         np.ascontiguousarray(bias.detach().numpy(), np.float32),
+        scale,
     )
+
+
+def _whole(numbers: NDArray[np.int64], kind: type[Any]) -> NDArray[Any]:
+    """Return whole numbers in fewer bits, which must hold them."""
+    fits = np.iinfo(kind)
+    if numbers.size and not fits.min <= numbers.min() <= numbers.max() <= fits.max:
+        raise ShapeError(
+            f"places or counts from {numbers.min()} to {numbers.max()} do not fit {fits.bits} bits"
+        )
+    return np.ascontiguousarray(numbers, kind)
 
 
 def _up(value: int, step: int) -> int:

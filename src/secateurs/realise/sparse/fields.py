@@ -9,7 +9,7 @@ import torch
 
 from secateurs.core.errors import FileError
 from secateurs.realise.sparse.choice import DENSE, Choice, Chosen
-from secateurs.realise.sparse.native import INSTRUCTIONS, TOGETHER
+from secateurs.realise.sparse.native import BITS, INSTRUCTIONS, TOGETHER
 
 KIND = "secateurs.accelerated/1"
 LARGEST = 1 << 30
@@ -156,14 +156,18 @@ class _Reader:
         )
 
     def choice(self, field: str, entry: dict[str, Any]) -> Choice:
+        entry = {"bits": 32, **entry}  # files of before had no other
         if entry == asdict(DENSE):
             return DENSE
         if entry.keys() != asdict(DENSE).keys():
-            raise self.refuse(field, list(entry), "together, vectors and block")
+            raise self.refuse(field, list(entry), "together, vectors, block and bits")
+        if entry["bits"] not in BITS or type(entry["bits"]) is not int:
+            raise self.refuse(f"{field}, bits", entry["bits"], f"one of {BITS}")
         if entry["together"] not in TOGETHER or type(entry["together"]) is not int:
             raise self.refuse(f"{field}, together", entry["together"], f"one of {TOGETHER} or 0")
         return Choice(
             entry["together"],
             self.whole(f"{field}, vectors", entry["vectors"], 1, _MOST_VECTORS),
             self.whole(f"{field}, block", entry["block"], 1, Choice().block),
+            entry["bits"],
         )

@@ -7,6 +7,7 @@ address. Entries are made anew from the weights, for the instructions that are t
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from secateurs.realise.coding.container import Contents, read, write
 from secateurs.realise.program_json import dump_program, load_program
 from secateurs.realise.sparse import native
 from secateurs.realise.sparse.accelerate import NOT_COMPILED, Accelerated
-from secateurs.realise.sparse.choice import Choice, Chosen
+from secateurs.realise.sparse.choice import Chosen
 from secateurs.realise.sparse.fields import (
     KIND,
     LARGEST,
@@ -29,6 +30,7 @@ from secateurs.realise.sparse.fields import (
 )
 from secateurs.realise.sparse.lower import Lowering
 from secateurs.realise.sparse.ops import Product
+from secateurs.realise.sparse.steps import fits_small
 
 _QUICK = ("all", "bitmask")
 """How places of weights are coded; the other codecs take many times as long to try."""
@@ -145,7 +147,13 @@ def _check_choices(fields: Fields, lowered: Lowering, where: str) -> None:
         what = "has no choice" if name in products else "is no layer of the program"
         raise FileError(f"{where}, choices: {name!r} {what}")
     for name, op in products.items():
-        together = fields.choices[name].choice.together
+        choice = fields.choices[name].choice
+        together = choice.together
+        if choice.bits == 8 and not fits_small(op):
+            raise FileError(
+                f"{where}, choices: {name!r} cannot be of 8 bits; only linear layers and 1 x 1 "
+                "convolutions without padding, of finite weights, can"
+            )
         if op.groups > 1 and together > 1 and len(op.weight) // op.groups % together:
             raise FileError(
                 f"{where}, choices: {name!r} has {len(op.weight) // op.groups} filters that share "
@@ -159,8 +167,7 @@ def _clipped(chosen: Chosen, instructions: str) -> Chosen:
     if not chosen.sparse:
         return chosen
     widest = native.widest(instructions, choice.together)
-    fit = Choice(choice.together, min(choice.vectors, widest), choice.block)
-    return Chosen(fit, chosen.density, chosen.stored, chosen.sparse_s, chosen.dense_s)
+    return replace(chosen, choice=replace(choice, vectors=min(choice.vectors, widest)))
 
 
 @contextmanager

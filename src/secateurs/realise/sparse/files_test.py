@@ -175,6 +175,19 @@ def test_a_file_that_was_tampered_with_is_one_error_that_names_the_field(
     assert says.strip(" ,:").partition(",")[0] in str(caught.value)
 
 
+def test_weights_of_another_shape_or_type_are_refused(saved, tmp_path, monkeypatch):
+    monkeypatch.setattr(native, "run", lambda *_: pytest.fail("a kernel ran"))
+    contents = read(saved[1])
+    kinds = {n: t for n, t in contents.tensors.items() if n.startswith(("stem", "fc"))}
+    assert len(kinds) == 7
+    for name, tensor in kinds.items():
+        for other in (tensor[:-1], tensor.double()):
+            tensors = {**contents.tensors, name: other}
+            write(tmp_path / "bad.secz", tensors, contents.recipe)
+            with pytest.raises(FileError, match=r"bad\.secz, (program|choices|the layers)"):
+                load_accelerated(tmp_path / "bad.secz")
+
+
 def test_a_missing_weight_a_packed_model_and_no_file_are_refused(saved, tmp_path):
     contents = read(saved[1])
     (gone, *_) = contents.tensors

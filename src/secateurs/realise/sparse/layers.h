@@ -11,6 +11,11 @@ typedef struct {
     const float *bias;      /* (filters,) */
     int64_t columns, pitch; /* of the output: what lies between a row's end and the next is padding */
     float low, high;        /* the output is clamped to these */
+    /* Where `scale` is given, 8-bit weights take the place of offsets and values. */
+    const uint16_t *channels; /* (entries,): planes of the input, read at the output's own position */
+    const int8_t *steps;      /* (entries, filters of a group): values, in steps of */
+    const float *scale;       /* (filters,) */
+    int64_t plane;            /* from one plane of the input to the next */
 } Layer;
 
 typedef struct {
@@ -26,7 +31,7 @@ typedef void (*TileFunction)(const Layer *, const Tile *);
 typedef struct {
     const char *name;
     int64_t lanes;
-    int64_t wide[3];               /* the most vectors that stay in registers */
-    TileFunction tiles[3][WIDEST]; /* for 1, 2 and 4 filters, for 1, 2, ... vectors */
-    TileFunction rows[3];          /* the same for a single position */
+    int64_t wide[3];                  /* the most vectors that stay in registers */
+    TileFunction tiles[2][3][WIDEST]; /* of floats, of 8 bits; for 1, 2 and 4 filters; for 1, 2, ... vectors */
+    TileFunction rows[2][3];          /* the same for a single position */
 } Kernels;

@@ -69,11 +69,12 @@ class Lowering:
         return isinstance(op, Product) and op.linear
 
     def constant(self, arg: Any) -> Tensor | None:
-        """Return the tensor behind a `get_attr` argument."""
+        """Return the tensor behind a `get_attr` argument, if it is float32."""
         if not isinstance(arg, fx.Node) or arg.op != "get_attr":
             return None
         found = attribute(self.module, str(arg.target))
-        return found.detach() if isinstance(found, Tensor) else None
+        single = isinstance(found, Tensor) and found.dtype == torch.float32
+        return found.detach() if single else None
 
     def before(self, arg: Node, kinds: tuple[type, ...], node: Node) -> Any:
         """Return the operation that made a value, if only `node` reads it and it is open."""
@@ -113,7 +114,7 @@ def _convolution(low: Lowering, node: Node) -> bool:
     if weight is None or isinstance(padding, str) or (bias is not None and held is None):
         return False
     flat = weight.dim() == 3
-    if weight.dtype != torch.float32 or len(low.shapes[node.name]) != weight.dim():
+    if len(low.shapes[node.name]) != weight.dim():
         return False
     if low.tokens(node.args[0]):
         return False
@@ -140,7 +141,7 @@ def _convolution(low: Lowering, node: Node) -> bool:
 def _linear(low: Lowering, node: Node) -> bool:
     weight, bias = low.constant(node.args[1]), _arg(node, 2, "bias", None)
     held = None if bias is None else low.constant(bias)
-    if weight is None or weight.dtype != torch.float32 or (bias is not None and held is None):
+    if weight is None or (bias is not None and held is None):
         return False
     if low.image(node.args[0]) and len(low.shapes[node.args[0].name]) != 2:
         return False
@@ -159,8 +160,10 @@ def _linear(low: Lowering, node: Node) -> bool:
 def _batch_norm(low: Lowering, node: Node) -> bool:
     """Fold a norm with fixed statistics into the product before it."""
     op = low.before(node.args[0], (Product,), node)
-    scale, shift, mean, variance = (low.constant(a) for a in node.args[1:5])
+    scale, shift, mean, variance = held = [low.constant(a) for a in node.args[1:5]]
     if op is None or op.residual or op.linear or mean is None or variance is None:
+        return False
+    if any(a is not None and h is None for a, h in zip(node.args[1:5], held, strict=True)):
         return False
     factor = (variance.double() + float(node.args[7])).rsqrt()
     if scale is not None:

@@ -15,6 +15,8 @@ from secateurs.realise.sparse.layout import Layout
 PRODUCT, FOLD, POOL, MEAN, SUM, ROWS = range(6)
 TOGETHER = (1, 2, 4)
 """How many filters may share their offsets."""
+BITS = (32, 8)
+"""What a weight may be stored in."""
 INSTRUCTIONS = ("avx512", "avx2", "plain")
 """What the kernels may be written in, best first; `plain` is NEON on ARM."""
 
@@ -36,6 +38,8 @@ class Entries(ctypes.Structure):
         *((name, c_void_p) for name in ("starts", "offsets", "values", "filters", "bias")),
         *((name, c_int64) for name in ("columns", "pitch")),
         *((name, c_float) for name in ("low", "high")),
+        *((name, c_void_p) for name in ("channels", "steps", "scale")),
+        ("plane", c_int64),
     )
 
 
@@ -103,9 +107,9 @@ def planes(layout: Layout, at: int) -> Planes:
     )  # fmt: skip
 
 
-def address(array: NDArray[Any]) -> int:
-    """Return where an array's numbers are; the caller keeps it alive."""
-    return int(array.ctypes.data)
+def address(array: NDArray[Any] | None) -> int | None:
+    """Return where an array's numbers are, if there is one; the caller keeps it alive."""
+    return None if array is None else int(array.ctypes.data)
 
 
 def run(steps: Any, arena: NDArray[np.float32], outside: list[int], threads: int) -> None:

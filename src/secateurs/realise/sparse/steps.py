@@ -12,13 +12,15 @@ from secateurs.core.errors import ShapeError
 from secateurs.realise.sparse import native
 from secateurs.realise.sparse.assemble import Assembly, Fold, Segment, Work
 from secateurs.realise.sparse.choice import Choice
-from secateurs.realise.sparse.encode import Encoded, encode
+from secateurs.realise.sparse.encode import Encoded, encode, quantised
 from secateurs.realise.sparse.layout import Layout, taps
 from secateurs.realise.sparse.native import Entries, Step
 from secateurs.realise.sparse.ops import Mean, Pool, Product, Sum
 
 _SHARES = 4
 """Items a thread should find in a step, so that a slow thread delays the others little."""
+_NONE = (None, None)
+_MOST_PLANES = 1 << 16
 
 
 @dataclass
@@ -63,15 +65,21 @@ class Writer:
         check(encoded, source, made, self.assembly, native.lanes(self.instructions))
         self._frame(step, native.PRODUCT, work, made)
         held.append(encoded)
+        given = native.address(encoded.offsets), native.address(encoded.values)
+        floats, small = (given, _NONE) if encoded.scale is None else (_NONE, given)
         step.layer = Entries(
             encoded.blocks,
             encoded.groups,
-            *(native.address(a) for a in (encoded.starts, encoded.offsets, encoded.values)),
+            native.address(encoded.starts),
+            *floats,
             *(native.address(a) for a in (encoded.filters, encoded.bias)),
             made.columns,
             made.pitch,
             op.low,
             op.high,
+            *small,
+            native.address(encoded.scale),
+            source.plane,
         )
         step.together = encoded.together
         step.positions = made.positions
@@ -133,14 +141,27 @@ def entries(op: Product, source: Layout, made: Layout, choice: Choice) -> Encode
     inputs, count = op.weight.shape[1], op.weight[0, 0].numel()
     channel = np.arange(op.groups)[:, None] * inputs + np.arange(inputs)
     plane = channel[:, :, None] * prod(where.phases) + where.phase
-    places = plane * source.plane + where.dy * source.pitch + where.dx
+    weight, scale = op.weight.flatten(1), None
+    if choice.bits == 8:
+        weight, scale = quantised(weight)
+        places = plane
+    else:
+        places = plane * source.plane + where.dy * source.pitch + where.dx
     return encode(
-        op.weight.flatten(1),
+        weight,
         op.bias,
         places.reshape(op.groups, inputs * count),
         together=choice.together,
         block=block * count,
+        scale=scale,
     )
+
+
+def fits_small(op: Product) -> bool:
+    """Tell whether a product may have weights of 8 bits: one tap a channel, where the output is."""
+    planes = op.weight.shape[1] * op.groups
+    single = op.weight.shape[2:] == (1, 1) and op.padding == (0, 0)
+    return single and planes <= _MOST_PLANES and bool(op.weight.isfinite().all())
 
 
 def check(encoded: Encoded, source: Layout, made: Layout, assembly: Assembly, lanes: int) -> None:
@@ -150,10 +171,12 @@ def check(encoded: Encoded, source: Layout, made: Layout, assembly: Assembly, la
         ShapeError: an offset, a filter or a range of entries does not fit.
     """
     offsets, filters, starts = encoded.offsets, encoded.filters, encoded.starts
+    unit = 1 if encoded.scale is None else source.plane
     last = source.image - source.head + 2 * lanes
     overshoot = -(-made.positions // lanes) * lanes
     if len(offsets) and (
-        int(offsets.min()) < -source.head or int(offsets.max()) + made.positions > last
+        int(offsets.min()) * unit < -source.head
+        or int(offsets.max()) * unit + made.positions > last
     ):
         raise ShapeError(
             f"offsets from {offsets.min()} to {offsets.max()} leave an input of {source.image} "
@@ -166,5 +189,9 @@ def check(encoded: Encoded, source: Layout, made: Layout, assembly: Assembly, la
         raise ShapeError(f"entries {flat[:4]} ... {flat[-1:]} are not in order")
     if len(encoded.values) != len(offsets) or len(encoded.bias) != made.channels:
         raise ShapeError("a layer's values or biases do not fit its offsets or filters")
+    if encoded.scale is not None and (
+        len(encoded.scale) != made.channels or made.plane == 1 < source.plane
+    ):
+        raise ShapeError("a layer's scales do not fit its filters, or its input its output")
     if made.plane > 1 and overshoot > made.plane:
         raise ShapeError(f"{made.positions} positions do not fit a plane of {made.plane} floats")
