@@ -102,6 +102,11 @@ class Accelerated(nn.Module):
                 return self.dense(*args, **kwargs)
             return self.engine.run(args, kwargs)
 
+    def run_dense_(self, module: nn.Module) -> None:
+        """Let a dense program run in its place, and give up the sparse one."""
+        self.dense = module
+        self.engine.release_()
+
     def save(self, path: str | os.PathLike[str]) -> int:
         """Write it as one `.secz` file, for `load_accelerated`; returns its size in bytes.
 
@@ -230,19 +235,20 @@ def _settle_(
     """Time whole passes side by side, and let the dense model run where it is faster."""
     models: dict[str, nn.Module] = {"dense": model}
     if any(t.dim() == 4 for t in tensors(example)):
-        models["dense, channels last"] = _Last(model)
+        models["dense, channels last"] = _Last(copy.deepcopy(model))
     timed = latency({**models, "sparse": result}, example, threads=threads, rounds=rounds)
     result.latency = timed
     if result.speedup.high < 1:
-        result.dense = copy.deepcopy(models[result.best_dense]).eval()
+        last = result.best_dense != "dense"
+        result.run_dense_(_Last(result.program) if last else result.program)
 
 
 class _Last(nn.Module):
-    """A model with its weights and images laid out channels last."""
+    """A model, given up to this one, with its weights and images laid out channels last."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = copy.deepcopy(model).to(memory_format=torch.channels_last)
+        self.model = model.to(memory_format=torch.channels_last)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         def last(t: Any) -> Any:

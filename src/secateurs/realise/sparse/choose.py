@@ -48,11 +48,12 @@ def choose(
     arena.array[:] = generator.standard_normal(len(arena.array), np.float32)
     bench = _Bench(Writer(assembly, instructions, threads), arena, shapes, bits)
     works = [
-        w for p in assembly.parts if isinstance(p, Segment) for w in p.works
+        (w, w.op) for p in assembly.parts if isinstance(p, Segment) for w in p.works
         if isinstance(w.op, Product)
     ]  # fmt: skip
     found: dict[str, Chosen] = {}
-    for done, work in enumerate(works):
+    for done, (raw, op) in enumerate(works):
+        work = replace(raw, op=op.folded())
         if progress is not None:
             progress(done, len(works))
         key = _key(work, bench)

@@ -73,16 +73,26 @@ class Engine:
                 if isinstance(work.op, Product):
                     source, made = (self.assembly.layouts[n] for n in (work.reads[0], work.makes))
                     op, choice = work.op, self.choices[work.op.name]
-                    self.encoded[op.name] = entries(op, source, made, choice)
-                    self.ops[op.name] = replace(op, weight=torch.empty(0))
+                    self.encoded[op.name] = entries(op.folded(), source, made, choice)
+                    self.ops[op.name] = replace(op, weight=torch.empty(0), factor=None)
         writer = Writer(self.assembly, instructions, threads)
         self.parts: list[Steps | Op] = [
-            writer.segment(p, self.encoded, self.choices) if isinstance(p, Segment) else p
+            writer.segment(p, self.encoded, self.choices)
+            if isinstance(p, Segment)
+            else p.folded()
+            if isinstance(p, Product)
+            else p
             for p in self.assembly.parts
         ]
         self.assembly.parts.clear()  # their weights are encoded by now
         self.constants = _constants(module)
         self.arenas: list[Arena] = []
+
+    def release_(self) -> None:
+        """Give up what only running takes; the program and its tensors stay."""
+        self.parts.clear()
+        self.encoded.clear()
+        self.arenas.clear()
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call the network; the result is the caller's own."""

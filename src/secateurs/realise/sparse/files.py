@@ -90,7 +90,8 @@ def load_accelerated(path: str | os.PathLike[str], *, threads: int | None = None
             module, fields.names, example, plan,
             instructions=instructions, threads=threads or fields.threads, lowered=lowered,
         )  # fmt: skip
-    result.dense = module if fields.dense else None
+    if fields.dense:
+        result.run_dense_(module)
     return result
 
 
@@ -149,7 +150,7 @@ def _check_choices(fields: Fields, lowered: Lowering, where: str) -> None:
     for name, op in products.items():
         choice = fields.choices[name].choice
         together = choice.together
-        if choice.bits == 8 and not fits_small(op):
+        if choice.bits == 8 and not fits_small(op.folded()):
             raise FileError(
                 f"{where}, choices: {name!r} cannot be of 8 bits; only linear layers and 1 x 1 "
                 "convolutions without padding, of finite weights, can"

@@ -171,8 +171,9 @@ def _batch_norm(low: Lowering, node: Node) -> bool:
     bias = (op.bias.double() - mean.double()) * factor
     if shift is not None:
         bias = bias + shift.double()
-    weight = op.weight.double() * factor.view(-1, 1, 1, 1)
-    return low.put(replace(op, name=node.name, weight=weight.float(), bias=bias.float()), op.name)
+    if op.factor is not None:
+        factor = op.factor * factor
+    return low.put(replace(op, name=node.name, factor=factor, bias=bias.float()), op.name)
 
 
 def _add(low: Lowering, node: Node) -> bool:

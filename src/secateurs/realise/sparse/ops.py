@@ -1,6 +1,6 @@
 """What a network does, in the words of the sparse run time, and calls of torch for the rest."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 
 from torch import Tensor, fx
@@ -28,11 +28,23 @@ class Product:
     residual: str | None = None
     low: float = -inf
     high: float = inf
+    factor: Tensor | None = field(default=None, repr=False)
+    """float64, (out,): what a norm still has to multiply the filters with, see `folded`."""
 
     @property
     def clamped(self) -> bool:
         """Whether nothing more can be fused behind it."""
         return (self.low, self.high) != (-inf, inf)
+
+    def folded(self) -> "Product":
+        """Return the product with its factor in its weights.
+
+        Until then the weights are the program's own, so that a network is never in memory twice.
+        """
+        if self.factor is None:
+            return self
+        weight = self.weight.double() * self.factor.view(-1, 1, 1, 1)
+        return replace(self, weight=weight.float(), factor=None)
 
 
 @dataclass(frozen=True)
