@@ -33,6 +33,7 @@ WANTED = {"alexnet": 35, "vgg16": 49}
 CODES = {
     "paper": {"indices": ("gaps4+huffman", "gaps5+huffman"), "values": ("huffman",)},
     "smallest": {},
+    "slow": {"patient": True},
 }
 HEAD = (
     *("network", "code", "bytes", "ratio", "wanted", "weight bits", "index bits"),

@@ -36,7 +36,9 @@ def pack(
     bytes: Annotated[int, typer.Option(min=0, help="Of the file, at most.")] = 0,
     ratio: Annotated[float, typer.Option(min=0, help="Dense bytes by those of the file.")] = 0.0,
     biases: Annotated[str, typer.Option(help="float32, float16 or levels.")] = "float32",
-    code: Annotated[str, typer.Option(help="smallest, or the paper's codes.")] = "smallest",
+    code: Annotated[
+        str, typer.Option(help="smallest that reads quickly; slow: smallest of all; paper.")
+    ] = "smallest",
     model: Annotated[
         str | None, typer.Option(help="What builds a state dict's model: lenet5, torchvision:NAME.")
     ] = None,

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from secateurs.core.errors import BudgetError
 from secateurs.core.mask import Mask
+from secateurs.measure.report import write_whole
+from secateurs.methods.codebook_plot import draw
 from secateurs.methods.dns import dns
 from secateurs.methods.during import numbers
 from secateurs.methods.gradual import gradual
@@ -25,8 +27,9 @@ from secateurs.realise.sharing_held import Step, shared
 Pruning = Literal["magnitude", "gradual", "dns"]
 Learn = Literal["values", "weights"]
 Store = Literal["float32", "float16", "levels"]
-Code = Literal["smallest", "paper"]
+Code = Literal["smallest", "slow", "paper"]
 
+PLOT = "codebook.svg"
 SETTLE = 50
 """Steps of training between two looks at which values the weights take."""
 
@@ -86,7 +89,8 @@ def deep_compression(
         bias_bits: of a level.
         entries: how the values of a codebook are stored.
         code: `paper` is gaps of 5 bits and Huffman codes; `smallest` takes for each layer
-            whatever makes it smallest.
+            whatever makes it smallest, of what reads in half a second or no slower than the
+            dense file from a disk of 100 MB/s; `slow` whatever makes it smallest.
         bytes: of the whole file, at most; bits are then shared out among the layers.
         ratio: dense bytes by those of the file, at least; instead of `bytes`.
         exclude: patterns of parameter names that stay whole and dense.
@@ -128,11 +132,16 @@ def deep_compression(
         generator = torch.Generator().manual_seed(task.seed)
         tables = share(model, weights, widths, codebook=codebook, generator=generator)
     others = {name: keep for name, keep in pruned.mask.items() if name not in tables}
+    before = {n: (model.get_parameter(n).detach() * keep).cpu() for n, keep in weights.items()}
+    untuned = tables
     with masked(model, others):
         if learn == "values":
             tables = _values(task, model, tables, step, tune)
         else:
             tables = _weights(task, model, tables, price, tune, packing, budget)
+    if task.folder is not None:
+        write_whole(task.folder / PLOT, draw(before, untuned, tables))
+        task.say(f"weights and their values, layer by layer: {task.folder / PLOT}")
     coded = packing.coded(model, tables)
     for name, c in coded.items():
         parameter = model.get_parameter(name)

@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -55,6 +56,14 @@ def test_the_parts_are_those_of_the_paper():
     assert train.parts == [("round-1", None), ("recover", None), ("tune", 3)]
     for a, b in zip(made.model.parameters(), dense.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_the_run_leaves_a_picture_of_the_values(tmp_path):
+    said = []
+    deep_compression(replace(task(Steps(), said.append), folder=tmp_path), HALF)
+    drawn = (tmp_path / "codebook.svg").read_text()
+    assert all(name in drawn for name, p in net().named_parameters() if p.dim() > 1)
+    assert any("codebook.svg" in line for line in said)
 
 
 OPTIONS = [
@@ -184,7 +193,7 @@ def test_a_method_that_was_run_twice_gives_the_same_file():
             UnknownNameError,
             "unknown pruning 'obd'; use one of magnitude, gradual",
         ),
-        ({"code": "zip"}, UnknownNameError, "unknown code 'zip'; use one of smallest, paper"),
+        ({"code": "zip"}, UnknownNameError, "unknown code 'zip'; use one of smallest, slow, paper"),
         ({"biases": "none"}, UnknownNameError, "unknown biases 'none'; use one of float32"),
         ({"entries": "levels"}, UnknownNameError, "unknown entries 'levels'; use one of float32"),
     ],

@@ -14,7 +14,7 @@ from secateurs.realise.coding.shared import Shared
 from secateurs.realise.sharing import share
 
 Store = Literal["float32", "float16", "levels"]
-Code = Literal["smallest", "paper"]
+Code = Literal["smallest", "slow", "paper"]
 
 
 @dataclass(frozen=True)

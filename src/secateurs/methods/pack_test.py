@@ -47,7 +47,11 @@ def test_a_size_is_met(how):
     [
         (Packed(bits=3, bytes=100), BudgetError, "bits 3 and a size are two budgets; give one"),
         (Packed(bytes=50), BudgetError, "cannot pack .* weights into a file of 50 bytes"),
-        (Packed(code="zip"), UnknownNameError, "unknown code 'zip'; use one of smallest, paper"),
+        (
+            Packed(code="zip"),
+            UnknownNameError,
+            "unknown code 'zip'; use one of smallest, slow, paper",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_said(how, error, message):

@@ -6,7 +6,7 @@ from typing import Any
 
 from secateurs.methods.sensitivity import Curve
 
-_STYLE: Any = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "secateurs",
     "font.size": 10,
@@ -28,7 +28,7 @@ def draw(curves: Mapping[str, Curve]) -> str:
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter
 
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.5, 4.2), layout="constrained")
         plot = figure.subplots()
         colours = matplotlib.colormaps["viridis"]

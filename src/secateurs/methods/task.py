@@ -93,8 +93,8 @@ class Pruned:
     notes: tuple[str, ...] = ()
     coded: Mapping[str, Coded] = field(default_factory=dict)
     """Parameters of `model` as the packed file holds them, where that is not as they are."""
-    code: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Options of `encode`: which codecs the file may use; empty for all."""
+    code: Mapping[str, Any] = field(default_factory=dict)
+    """Options of `encode`: which codecs the file may use; empty for all that read quickly."""
 
 
 @dataclass(frozen=True)

@@ -15,20 +15,28 @@
 #define EXPORT __attribute__((visibility("default")))
 #endif
 
-typedef uint32_t cell; /* a counter: probability of a one in the upper 22 bits, visits in 10 */
+/* A counter. chance: of a one, in 22 bits; seen: bits, up to 1023; says: what it tells a mixer, which
+ * follows from the others and is kept because the next bit waits for it. */
+typedef struct {
+  int32_t chance;
+  uint16_t seen;
+  int16_t says;
+} cell;
 
 enum { TOO_LONG = -1, NO_MEMORY = -2, INPUTS = 5, REACH = 2559, HEAVY = 1 << 20 };
-static const cell FRESH = 1u << 31; /* one half, never visited */
+static const cell FRESH = {1 << 21, 0, 0}; /* one half, never visited */
 
 /* 65536 / (1 + exp(-x)) for x = 0, 1/2, 1, ... 10; a step is 128 of our units, so x = 256 is 1 */
 static const int32_t LOGISTIC[21] = {
     32768, 40793, 47911, 53581, 57724, 60565, 62428, 63615, 64357, 64816, 65097, 65269, 65374,
     65438, 65476, 65500, 65514, 65523, 65528, 65531, 65533};
 
-static int32_t squash_table[2 * REACH + 1];
+/* Together they stay in the nearest cache. */
+static uint16_t squash_table[2 * REACH + 1];
 static int16_t stretch_table[4096];
-static int32_t rate_table[1024];
-static int32_t trust_table[1024];
+static uint16_t rate_table[1024];
+static uint8_t trust_table[1024];
+static uint8_t haste_table[1024];
 
 static int32_t squash(int x) { return squash_table[x + REACH]; }
 
@@ -36,8 +44,8 @@ EXPORT void prepare(void) {
   for (int x = 0; x <= REACH; x++) {
     int i = x >> 7, f = x & 127;
     int p = LOGISTIC[i] + (((LOGISTIC[i + 1] - LOGISTIC[i]) * f) >> 7);
-    squash_table[REACH + x] = p;
-    squash_table[REACH - x] = 65536 - p;
+    squash_table[REACH + x] = (uint16_t)p;
+    squash_table[REACH - x] = (uint16_t)(65536 - p);
   }
   int x = -REACH;
   for (int p = 0; p < 4096; p++) {
@@ -45,8 +53,9 @@ EXPORT void prepare(void) {
     stretch_table[p] = (int16_t)x;
   }
   for (int n = 0; n < 1024; n++) {
-    rate_table[n] = 131072 / (2 * n + 3);
-    trust_table[n] = 256 * n / (n + 3);
+    rate_table[n] = (uint16_t)(131072 / (2 * n + 3));
+    trust_table[n] = (uint8_t)(256 * n / (n + 3));
+    haste_table[n] = (uint8_t)(2 + 1600 / (16 + n));
   }
 }
 
@@ -80,6 +89,22 @@ static void shift(coder *c) {
 
 static uint8_t next(coder *c) { return c->at < c->size ? c->in[c->at++] : 0; }
 
+static uint32_t four(const uint8_t *in) {
+  return (uint32_t)in[0] << 24 | (uint32_t)in[1] << 16 | (uint32_t)in[2] << 8 | in[3];
+}
+
+/* As many bytes as the range has room for, 0 to 2, without a branch that depends on them. */
+static inline void refill(coder *c) {
+  int bits = __builtin_clz(c->range) & 24;
+  if (c->at + 4 <= c->size) {
+    c->value = (uint32_t)(((uint64_t)c->value << 32 | four(c->in + c->at)) >> (32 - bits));
+    c->at += bits >> 3;
+  } else {
+    for (int i = 0; i < bits; i += 8) c->value = c->value << 8 | next(c);
+  }
+  c->range <<= bits;
+}
+
 static coder start(int encode, uint8_t *bytes, int64_t size) {
   coder c = {bytes, bytes, size, encode ? -1 : 0, 0, 0, 0xFFFFFFFFu, 0, 0};
   if (!encode)
@@ -106,52 +131,58 @@ static int64_t finish(coder *c) {
 
 static inline int code_at(coder *c, int encode, uint32_t p, int bit) {
   uint32_t bound = (uint32_t)(((uint64_t)c->range * p) >> 16);
-  if (!encode) bit = c->value < bound;
+  if (!encode) {
+    uint32_t zero = -(uint32_t)(c->value >= bound);
+    c->value -= bound & zero;
+    c->range = bound + ((c->range - 2 * bound) & zero);
+    refill(c);
+    return 1 + (int)zero;
+  }
   if (bit) {
     c->range = bound;
   } else {
     c->range -= bound;
-    if (encode) c->low += bound;
-    else c->value -= bound;
+    c->low += bound;
   }
-  while (c->range < (1u << 24)) {
-    c->range <<= 8;
-    if (encode) shift(c);
-    else c->value = c->value << 8 | next(c);
-  }
+  for (; c->range < (1u << 24); c->range <<= 8) shift(c);
   return bit;
 }
 
 /* ---- mixing --------------------------------------------------------------------------------- */
 
 typedef struct {
-  int32_t weight[INPUTS];
-  int32_t seen;
+  int64_t weight[INPUTS];
+  int64_t seen;
 } mixer; /* 65536 is a weight of one; the more a mixer has seen, the slower it learns */
 
+static inline void learn(cell *k, int bit) {
+  int32_t q = k->chance;
+  uint32_t n = k->seen;
+  q += (int32_t)(((int64_t)((-bit & 4194303) - q) * rate_table[n]) >> 16);
+  n += n < 1023;
+  k->chance = q;
+  k->seen = (uint16_t)n;
+  k->says = (int16_t)((stretch_table[q >> 10] * trust_table[n]) >> 8);
+}
+
 static inline int code(coder *c, int encode, mixer *m, cell *const *cells, int inputs, int bit) {
-  int32_t s[INPUTS];
-  int64_t sum = 0;
+  int64_t s[INPUTS], x = 0;
   for (int i = 0; i < inputs; i++) {
-    cell k = *cells[i];
-    s[i] = (stretch_table[k >> 20] * trust_table[k & 1023]) >> 8;
-    sum += (int64_t)m->weight[i] * s[i];
+    s[i] = cells[i]->says;
+    x += m->weight[i] * s[i];
   }
-  int64_t x = sum >> 16;
+  x >>= 16;
   x = x > REACH ? REACH : x < -REACH ? -REACH : x;
   int32_t p = squash((int)x);
   bit = code_at(c, encode, (uint32_t)p, bit);
-  int32_t error = (bit << 16) - p;
-  int32_t rate = 2 + 1600 / (16 + m->seen);
-  if (m->seen < 1023) m->seen++;
+  int64_t step = (int64_t)((bit << 16) - p) * haste_table[m->seen];
+  m->seen += m->seen < 1023;
   for (int i = 0; i < inputs; i++) {
-    int32_t w = m->weight[i] + (int32_t)(((int64_t)s[i] * error * rate + (1 << 17)) >> 18);
-    m->weight[i] = w > HEAVY ? HEAVY : w < -HEAVY ? -HEAVY : w;
-    cell k = *cells[i];
-    int32_t q = k >> 10, n = k & 1023;
-    q += (int32_t)(((int64_t)((bit ? 4194303 : 0) - q) * rate_table[n]) >> 16);
-    *cells[i] = (uint32_t)q << 10 | (n < 1023 ? n + 1 : n);
+    int64_t w = m->weight[i] + ((s[i] * step + (1 << 17)) >> 18);
+    if (__builtin_expect((uint64_t)(w + HEAVY) > 2 * HEAVY, 0)) w = w > HEAVY ? HEAVY : -HEAVY;
+    m->weight[i] = w;
   }
+  for (int i = 0; i < inputs; i++) learn(cells[i], bit);
   return bit;
 }
 
@@ -188,7 +219,7 @@ static void lines(coder *c, int encode, uint8_t *live, int64_t n) {
 }
 
 /* A counter's probability on a scale of 16. */
-static int grade(cell k) { return ((stretch_table[k >> 20] + 2048) >> 8) & 15; }
+static int grade(cell k) { return ((stretch_table[k.chance >> 10] + 2048) >> 8) & 15; }
 
 static inline int64_t mask_code(int encode, uint8_t *mask, int64_t rows, int64_t cols,
                                 int64_t period, uint8_t *bytes, int64_t size) {
@@ -211,6 +242,7 @@ static inline int64_t mask_code(int encode, uint8_t *mask, int64_t rows, int64_t
   }
   lines(&c, encode, live, rows);
   lines(&c, encode, live_column, cols);
+  coder hot = c; /* never leaves the loop, so that it stays in registers */
 
   cell near[NEAR], far[FAR], cross[CROSS];
   mixer m[SETS];
@@ -230,23 +262,25 @@ static inline int64_t mask_code(int encode, uint8_t *mask, int64_t rows, int64_t
       continue;
     }
     cell here = FRESH;
+    int w = 0, ww = 0, n = b[0];
     for (int64_t k = 0; k < cols; k++) {
-      int bit = 0;
+      int bit = 0, ne = b[k + 1];
       if (live_column[k]) {
-        int w = a[k - 1], n = b[k];
-        int ne = b[k + 1], far_w = a[k - period];
-        int near_key = w | a[k - 2] << 1 | n << 2 | d[k] << 3 | b[k - 1] << 4 | ne << 5;
+        int far_w = a[k - period];
+        int near_key = w | ww << 1 | n << 2 | d[k] << 3 | b[k - 1] << 4 | ne << 5;
         int far_key = w | far_w << 1 | a[k - period + 1] << 2 | a[k - period - 1] << 3 | n << 4 |
                       ne << 5;
         cell *cells[INPUTS] = {&near[near_key], &column[k], &here, &far[far_key],
                                &cross[grade(column[k]) | grade(here) << 4]};
-        bit = code(&c, encode, m + w + n, cells, 5, encode ? row[k] : 0);
+        bit = code(&hot, encode, m + w + n, cells, 5, encode ? row[k] : 0);
       }
       a[k] = (uint8_t)bit;
       if (!encode) row[k] = (uint8_t)bit;
+      ww = w, w = bit, n = ne;
     }
   }
   free(column), free(live), free(above);
+  c = hot;
   return encode ? finish(&c) : 0;
 }
 

@@ -11,6 +11,7 @@ import os
 import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from torch import Tensor
 from secateurs.core.errors import FileError
 from secateurs.core.whole import write_bytes
 from secateurs.realise.coding import header as head
+from secateurs.realise.coding import pace
 from secateurs.realise.coding.bits import Reader, varint
 from secateurs.realise.coding.header import Entry, Header
 from secateurs.realise.coding.indices import INDICES
-from secateurs.realise.coding.shared import Coded
+from secateurs.realise.coding.shared import Coded, Shared
 from secateurs.realise.coding.tensors import Streams, pack, unpack
 from secateurs.realise.coding.values import VALUES
 
@@ -55,9 +57,13 @@ def encode(
     *,
     indices: Collection[str] = tuple(INDICES),
     values: Collection[str] = tuple(VALUES),
+    patient: bool = False,
 ) -> bytes:
     """Return the file: every tensor by those of the allowed codecs that make it smallest.
 
+    Only codecs are used that one core reads no slower than a disk of 100 MB/s would give the
+    plain tensors, or within half a second in all (see `pace`); where none of those is allowed,
+    a bitmask and fields.
     Deep Compression's own file is `indices=["gaps5+huffman"], values=["huffman"]`.
 
     Args:
@@ -65,16 +71,21 @@ def encode(
             storage, under several names is stored once.
         recipe: what made them, as JSON can hold it.
         indices, values: names out of INDICES and VALUES.
+        patient: take the truly smallest, however long it takes to read.
     """
     header, streams = Header(recipe=dict(recipe or {}), order=tuple(tensors)), []
     first: dict[Any, str] = {}
+    unique = {_identity(coded): _sizes(coded) for coded in tensors.values()}
+    whole = sum(weights * element for weights, element in unique.values())
     for name, coded in tensors.items():
         of = first.setdefault(_identity(coded), name)
         if of != name:
             header.ties[name] = of
             continue
         try:
-            packed = pack(coded, indices, values)
+            weights, element = _sizes(coded)
+            seconds = inf if patient else pace.within(weights, element, whole)
+            packed = pack(coded, indices, values, seconds=seconds)
         except FileError as error:
             raise FileError(f"{name!r}: {error}") from error
         header.entries[name] = head.entry(packed)
@@ -132,12 +143,13 @@ def write(
     *,
     indices: Collection[str] = tuple(INDICES),
     values: Collection[str] = tuple(VALUES),
+    patient: bool = False,
 ) -> int:
     """Write a file whole or not at all; returns its size in bytes.
 
     A full disk or a killed process leaves what was there before.
     """
-    blob = encode(tensors, recipe, indices=indices, values=values)
+    blob = encode(tensors, recipe, indices=indices, values=values, patient=patient)
     write_bytes(path, blob)
     return len(blob)
 
@@ -157,6 +169,14 @@ def _streams(reader: Reader, name: str, e: Entry) -> Streams:
         for size, part in zip(e.sizes, ("table", "indices", "values"), strict=True)
     )
     return Streams(e.kind, e.dtype, e.shape, e.index, indices, e.value, values, table)
+
+
+def _sizes(coded: Coded) -> tuple[int, int]:
+    """Return the weights of a tensor, and the bytes that one takes in the dense tensor."""
+    if isinstance(coded, Tensor):
+        return coded.numel(), coded.element_size()
+    mask = coded.index if isinstance(coded, Shared) else coded.level
+    return mask.numel(), coded.dtype.itemsize
 
 
 def _identity(coded: Coded) -> Any:

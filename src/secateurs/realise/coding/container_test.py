@@ -8,7 +8,7 @@ import torch
 from torch import nan, tensor
 
 from secateurs.core.errors import FileError
-from secateurs.realise.coding import container, context
+from secateurs.realise.coding import container, context, pace
 from secateurs.realise.coding.bits import varint
 from secateurs.realise.coding.container import decode, encode, open_, read, write
 from secateurs.realise.coding.indices import INDICES
@@ -297,3 +297,37 @@ def test_steps_must_fit_the_rows():
     streams = pack(TENSORS["uniform rows"], ["bitmask"], ["packed"])
     with pytest.raises(FileError, match=r"w, table: 6 steps for a tensor of shape \(5, 6, 9\)"):
         unpack(replace(streams, shape=(5, 6, 9)), "w")
+
+
+def test_codecs_that_take_too_long_to_read_are_left_out():
+    kept = sparse(60, 70, density=0.1) != 0
+    x = Uniform(tensor(1.0), torch.where(kept, torch.arange(70) % 5 + 1, 0).int())
+    codecs = ["context", "gaps5", "bitmask"], ["context", "huffman"]
+    numbers = pace.of_numbers("context", x.level[x.level > 0].numpy())
+    slow = pack(x, *codecs)
+    assert (slow.index, slow.value) == ("context", "context")
+    quick = pack(x, *codecs, seconds=1.5 * numbers)
+    assert (quick.index != "context", quick.value) == (True, "context")
+    quicker = pack(x, *codecs, seconds=0.99 * numbers)
+    assert (quicker.index != "context", quicker.value) == (True, "huffman")
+    assert pack(x, ["context"], ["context"], seconds=0).index == "bitmask"
+    assert len(slow) < len(quick) < len(quicker)
+
+
+def test_a_large_file_is_read_as_soon_as_the_dense_one_and_a_small_one_within_half_a_second():
+    fc6, bias = (4096 * 9216, 4), (4096, 4)
+    whole = fc6[0] * 4 + bias[0] * 4
+    assert pace.within(*fc6, whole) + pace.SPREAD * fc6[0] == pytest.approx(1.51, abs=0.01)
+    assert pace.within(*bias, whole) == pace.AT_ONCE
+    assert pace.within(235200, 4, 4 * 266610) == pytest.approx(0.5 * 235200 / 266610)
+
+
+def test_patience_makes_a_file_no_larger(monkeypatch):
+    tensors = {"w": shared(sparse(80, 90, density=0.1))}
+    patient = encode(tensors, patient=True)
+    assert encode(tensors) == patient
+    monkeypatch.setattr(pace, "SOON", 0.0)
+    monkeypatch.setattr(pace, "AT_ONCE", 0.0)
+    monkeypatch.setattr(pace, "DISK", 1e12)
+    assert len(encode(tensors)) > len(patient)
+    assert encode(tensors, patient=True) == patient

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from math import prod
+from math import inf, prod
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from secateurs.core.errors import FileError
+from secateurs.realise.coding import pace
 from secateurs.realise.coding.indices import INDICES, matrix
 from secateurs.realise.coding.plain import DTYPES, dtype_name, from_rows, to_rows
 from secateurs.realise.coding.shared import LARGEST, Coded, Shared, Uniform
@@ -45,9 +46,12 @@ class Streams:
         return len(self.indices) + len(self.values) + len(self.table)
 
 
-def pack(coded: Coded, indices: Collection[str], values: Collection[str]) -> Streams:
+def pack(
+    coded: Coded, indices: Collection[str], values: Collection[str], *, seconds: float = inf
+) -> Streams:
     """Return the smallest streams that the allowed codecs make of a tensor.
 
+    Codecs that would take longer to read than so many seconds, see `pace`, are not allowed.
     Plain tensors use every float codec, whatever `values` allows.
     """
     kind: Kind
@@ -61,16 +65,17 @@ def pack(coded: Coded, indices: Collection[str], values: Collection[str]) -> Str
         table, of = encode_steps(coded.step), None
         whole, mask, kind = coded.level, coded.mask, "uniform"
     else:
-        return _pack_plain(coded, indices)
+        return _pack_plain(coded, indices, seconds)
     shape = tuple(whole.shape)
     flat, columns = _numpy(whole.reshape(-1)), max(1, matrix(shape)[1])
 
-    def smallest(places: Array) -> tuple[str, bytes]:
+    def smallest(places: Array, left: float) -> tuple[str, bytes]:
         some = flat[places] if of is None else of[flat[places]]
         column = (places % columns).astype(np.int32)
-        return smallest_by(VALUES, values, "packed", some, column)
+        quick = [v for v in values if pace.of_numbers(v, some) <= left]
+        return smallest_by(VALUES, quick, "packed", some, column)
 
-    chosen = _choose(_numpy(mask), indices, smallest)
+    chosen = _choose(_numpy(mask), indices, smallest, seconds)
     return Streams(kind, dtype_name(coded.dtype), shape, *chosen, table)
 
 
@@ -100,17 +105,18 @@ def unpack(streams: Streams, where: str) -> Coded:
     return Shared(book, _spread(entry, places, shape, -1), dtype)
 
 
-def _pack_plain(tensor: Tensor, indices: Collection[str]) -> Streams:
+def _pack_plain(tensor: Tensor, indices: Collection[str], seconds: float) -> Streams:
     name, shape = dtype_name(tensor.dtype), tuple(tensor.shape)
     rows = to_rows(tensor)
     mask = np.asarray(rows.any(axis=1)).reshape(shape)
 
-    def smallest(places: Array) -> tuple[str, bytes]:
+    def smallest(places: Array, left: float) -> tuple[str, bytes]:
         some = rows if len(places) == len(rows) else rows[places]
-        return smallest_by(FLOATS, FLOATS, "raw", some)
+        quick = [f for f in FLOATS if pace.of_bytes(f, some) <= left]
+        return smallest_by(FLOATS, quick, "raw", some)
 
     allowed = indices if not mask.all() else ("all",)
-    return Streams("plain", name, shape, *_choose(mask, allowed, smallest))
+    return Streams("plain", name, shape, *_choose(mask, allowed, smallest, seconds))
 
 
 def _unpack_plain(streams: Streams, where: str) -> Tensor:
@@ -129,15 +135,21 @@ def _unpack_plain(streams: Streams, where: str) -> Tensor:
     return from_rows(rows, dtype).reshape(streams.shape)
 
 
-def _choose(mask: Array, indices: Collection[str], smallest: Any) -> tuple[str, bytes, str, bytes]:
-    """Try every index codec, the smallest streams first; fillers make the other stream longer."""
+def _choose(
+    mask: Array, indices: Collection[str], smallest: Any, seconds: float
+) -> tuple[str, bytes, str, bytes]:
+    """Try every index codec, the smallest streams first; fillers make the other stream longer.
+
+    Both streams together take at most so many seconds to read.
+    """
     kept = np.flatnonzero(mask)
-    tried = {name: INDICES[name].encode(mask) for name in indices}
+    left = {name: seconds - pace.of_mask(name, mask.size) for name in indices}
+    tried = {name: INDICES[name].encode(mask) for name in indices if left[name] >= 0}
     found = sorted(((len(blob), name, blob) for name, blob in tried.items() if blob is not None))
     if not found:
         found = [(0, "bitmask", INDICES["bitmask"].encode(mask) or b"")]
     best: tuple[str, bytes, str, bytes] | None = None
-    exact: tuple[str, bytes] | None = None
+    exact: dict[float, tuple[str, bytes]] = {}
     most = 2 * len(kept) + 4096 if len(found) > 1 else mask.size
     for size, name, blob in found:
         # All places of a large layer as numbers would take more than the layer.
@@ -148,10 +160,11 @@ def _choose(mask: Array, indices: Collection[str], smallest: Any) -> tuple[str, 
             places = INDICES[name].decode(blob, mask.shape, name)
         if len(places) > most:
             continue  # mostly fillers
+        time = left.get(name, seconds)
         if len(places) == len(kept):
-            exact = value = exact or smallest(kept)
+            value = exact[time] = exact.get(time) or smallest(kept, time)
         else:
-            value = smallest(places)
+            value = smallest(places, time)
         if best is None or size + len(value[1]) < len(best[1]) + len(best[3]):
             best = (name, blob, *value)
     assert best is not None
