@@ -47,9 +47,10 @@ and 32 in linear layers; biases are zero. "Of random places" is the least that a
 an index when places are random, as they are here; trained ones cluster, and the paper's cost
 1.2 to 2.6 bits in AlexNet's convolutions and 3.2 to 3.7 in its linear layers. Memory is that of
 the process beyond what importing took, the packed tensors in memory included, by the dense
-bytes. `smallest` is what `pack` does: the smallest that one core reads no slower than a disk of 100
-MB/s gives the dense file, AlexNet's in 2.4 s and VGG-16's in 5.5 s; `slow` is the smallest of all.
-Made by `python bench/deep_compression_large.py`, on two cores that did nothing else.
+bytes. `smallest` is what `pack` does: the smallest that one core reads, by an estimate, no slower
+than a disk of 100 MB/s gives the dense file, AlexNet's in 2.4 s and VGG-16's in 5.5 s; `slow` is
+the smallest of all. Made by `python bench/deep_compression_large.py`, on two cores that did nothing
+else; only the estimate is of one.
 """
 
 
