@@ -7,7 +7,7 @@
 All coders get the same whole numbers: every weight is one of 2**bits - 1 levels or zero. A
 size is that of the streams and their tables, without names and shapes. `nncodec` is the ISO
 neural-network coder (ISO/IEC 15938-17), the best of its settings; it is shown where it is
-installed: pip install nncodec. Its own tools are not used, only its coder. The rate counts all weights, zeros included, on one core; 100
+installed: pip install nncodec. The rate counts all weights, zeros included, on one core; 100
 MB/s of dense float32 would be 25 million a second.
 """
 
