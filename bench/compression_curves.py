@@ -50,7 +50,7 @@ the ranks of the three layers in one proportion, the ten classes' among them, wh
 it loses: a lower bound of what SVD can do. All are coded by whatever makes them smallest.
 
 Where activations are int8 too, every layer's input is rounded to a grid of 256 values; its range,
-of least squared error, comes from 1,024 images that the error is not measured on, and its step and
+of least squared error, comes from 1,024 training images, and its step and
 zero are in the file. Weights there have 3, 4, 6 or 8 bits, and after pruning 4 or 8.
 
 ![Error against ratio for pruning, sharing, both and SVD](compression-curves.svg)
