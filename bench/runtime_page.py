@@ -11,6 +11,16 @@ Row = dict[str, Any]
 ORDER = ("torch", "torch, channels last", "inductor", "ONNX Runtime", "OpenVINO")
 
 
+MADE = "Made by `python bench/runtime.py --out runs/runtime --page docs/results/runtime.md`."
+
+
+def own_words(path: Path) -> list[str]:
+    """Return what a person wrote below the plot of the page that is there: one string, or none."""
+    before = path.read_text() if path.exists() else ""
+    words = before.partition("\n## ")[2].partition(MADE)[0].strip()
+    return [f"## {words}\n"] if words else []
+
+
 def page(rows: Sequence[Row], path: Path) -> None:
     """Write the table of all cells, and the plot beside it."""
     facts = rows[0]["environment"]
@@ -26,7 +36,8 @@ def page(rows: Sequence[Row], path: Path) -> None:
         *_beside(rows),
         f"![Speed-up over the fastest dense engine]({path.stem}.svg)",
         "",
-        "Made by `python bench/runtime.py --out runs/runtime --page docs/results/runtime.md`.",
+        *own_words(path),
+        MADE,
     ]
     write_whole(path, "\n".join(lines) + "\n")
     plot(rows, path.with_suffix(".svg"))
