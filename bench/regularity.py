@@ -77,7 +77,7 @@ STUDIES = {
         "alexnet_quick",
         "a small AlexNet on CIFAR-10",
         "The second and third convolution of a small AlexNet, (32, 32, 5, 5) and (64, 32, 5, 5),\n"
-        "are cut, each to the same density",
+        "are cut, each to the same density,",
         ("conv1.weight", "fc*"),
         "conv2",
         (0.5, 0.3, 0.2, 0.1),
@@ -134,7 +134,7 @@ def order(densities: Sequence[float], found: Sequence[Mark]) -> tuple[bool, list
 def memory(some: Grid, done: Sequence[Point], out: Path) -> str:
     """Count memory references of one layer on 200 validation images, element against row."""
     layer = STUDIES[some.data].layer
-    data = load("mnist", data_dir=some.data_dir, batch_size=200, seed=0)
+    data = load(some.data, data_dir=some.data_dir, batch_size=200, seed=0)
     x = next(iter(data.valid))[0]
     wanted = [p for p in done if p.arm in ("element", "row") and p.phase == "cut"]
     plain = plain_model(some)
