@@ -246,16 +246,22 @@ def collect(study: str, seeds: Iterable[int], out: Path) -> dict[str, dict[int, 
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def words(about: str, page: str) -> argparse.ArgumentParser:
+    """Return a parser of what this benchmark and bench/repair.py both take."""
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
     parser.add_argument("studies", nargs="*", choices=list(STUDIES), default=["digits", "mnist"])
     parser.add_argument("--out", type=Path, default=Path("runs/channels"))
     parser.add_argument("--data-dir", default=os.environ.get("SECATEURS_DATA"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--page", type=Path, default=Path("docs/results") / page)
+    return parser
+
+
+def main() -> None:
+    parser = words(__doc__, "channels.md")
     parser.add_argument("--only", nargs="+", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--collect", action="store_true", help="compute nothing")
     parser.add_argument("--time", action="store_true", help="time the models of the first seed")
-    parser.add_argument("--page", type=Path, default=Path("docs/results/channels.md"))
     args = parser.parse_args()
     for study in args.studies:
         if args.time:

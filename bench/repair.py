@@ -6,13 +6,11 @@ The dense networks are those of bench/channels.py, in the same folder. Every cel
 file; what is there is not done again. Writes docs/results/repair.md.
 """
 
-import argparse
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-from channels import STUDIES, job_of
+from channels import STUDIES, job_of, words
 from channels_page import shown
 
 from secateurs.measure.accuracy import evaluate
@@ -73,13 +71,7 @@ def page(results: dict[str, dict[str, dict[float, list[float]]]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("studies", nargs="*", choices=list(STUDIES), default=["digits", "mnist"])
-    parser.add_argument("--out", type=Path, default=Path("runs/channels"))
-    parser.add_argument("--data-dir", default=os.environ.get("SECATEURS_DATA"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--page", type=Path, default=Path("docs/results/repair.md"))
-    args = parser.parse_args()
+    args = words(__doc__, "repair.md").parse_args()
     results: dict[str, dict[str, dict[float, list[float]]]] = {}
     for study in args.studies:
         for seed in args.seeds:

@@ -1,7 +1,7 @@
 """Commands that make zeros faster: the sparse run time over a run, and into a file."""
 
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated
 
 import torch
 import typer
@@ -12,7 +12,7 @@ from secateurs.measure.human import duration, percent, size
 from secateurs.models.create import input_shape
 from secateurs.realise.coding.container import read
 from secateurs.realise.packed import load
-from secateurs.realise.sparse.accelerate import Accelerated, Weights
+from secateurs.realise.sparse.accelerate import Accelerated, Weights, weights_for
 from secateurs.realise.sparse.accelerate import accelerate as accelerated
 from secateurs.realise.sparse.choice import Choice
 from secateurs.runs.again import accelerate_run
@@ -77,17 +77,6 @@ def bench_sparse(
         found = accelerate_run(folder, batch=batch, threads=threads, rounds=rounds, weights=kind)
     for label, fast in found.items():
         _show(label, fast)
-
-
-def weights_for(word: str) -> Weights:
-    """Return what weights may be stored in.
-
-    Raises:
-        UnknownNameError: neither `float32` nor `int8`.
-    """
-    if word not in get_args(Weights):
-        raise UnknownNameError(f"unknown weights {word!r}; use {' or '.join(get_args(Weights))}")
-    return word  # type: ignore[return-value]  # just checked
 
 
 def grain_for(aim: str | None, granularity: str, density: float | None, threads: int = 1) -> str:

@@ -132,7 +132,8 @@ def deep_compression(
         generator = torch.Generator().manual_seed(task.seed)
         tables = share(model, weights, widths, codebook=codebook, generator=generator)
     others = {name: keep for name, keep in pruned.mask.items() if name not in tables}
-    before = {n: (model.get_parameter(n).detach() * keep).cpu() for n, keep in weights.items()}
+    drawn = weights if task.folder is not None else {}
+    before = {n: (model.get_parameter(n).detach() * keep).cpu() for n, keep in drawn.items()}
     untuned = tables
     with masked(model, others):
         if learn == "values":

@@ -98,9 +98,10 @@ def rigl(
 
 def scale_(model: nn.Module, mask: Mask) -> None:
     """Divide every masked weight by the root of its density, in place; empty ones stay."""
+    values = weights(model)
     with torch.no_grad():
         for name, kept in mask.items():
-            weights(model)[name].div_(kept.double().mean().sqrt().clamp(min=1e-12))
+            values[name].div_(kept.double().mean().sqrt().clamp(min=1e-12))
 
 
 def moved(size: Tensor, wish: Tensor, kept: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -31,7 +31,7 @@ def recalibrate_(
     Raises:
         PruneError: there are no batches.
     """
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    norms = tracked(model)
     if not norms:
         return 0
     device = device_of(model)
@@ -45,6 +45,11 @@ def recalibrate_(
         if used == 0:
             raise PruneError("cannot recalibrate batch norms without batches; the loader is empty")
     return len(norms)
+
+
+def tracked(model: nn.Module) -> list[_BatchNorm]:
+    """List the batch norms that keep running statistics."""
+    return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
 
 
 @contextmanager

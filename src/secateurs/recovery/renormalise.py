@@ -6,12 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from secateurs.core.errors import PruneError
 from secateurs.core.example import call
 from secateurs.measure.forward import device_of, evaluation, to_device
-from secateurs.recovery.batchnorm import collecting
+from secateurs.recovery.batchnorm import collecting, tracked
 from secateurs.recovery.layerwise import Kept, Pair, pairs
 from secateurs.recovery.rows import Linear
 
@@ -92,8 +91,7 @@ def renormalise_(
         axis = 1 if wanted[path].linear.spatial else -1
         return (y.movedim(axis, -1) * slope.to(y) + shift.to(y)).movedim(-1, axis)
 
-    norms = [m for m in small.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    with evaluation(small), collecting(norms):
+    with evaluation(small), collecting(tracked(small)):
         _run(small, inputs, list(wanted), mend)
     for path, moments in seen.items():
         _write(wanted[path].linear, *_affine(moments, targets[path]))

@@ -145,6 +145,17 @@ class Accelerated(nn.Module):
         return f"{sparse} of {len(self.plan)} layers sparse{bits}, {self.threads} threads"
 
 
+def weights_for(word: str) -> Weights:
+    """Return what weights may be stored in.
+
+    Raises:
+        UnknownNameError: neither `float32` nor `int8`.
+    """
+    if word not in _BITS:
+        raise UnknownNameError(f"unknown weights {word!r}; use {' or '.join(_BITS)}")
+    return word  # type: ignore[return-value]  # just checked
+
+
 def accelerate(
     model: nn.Module,
     example: Example,
@@ -179,8 +190,7 @@ def accelerate(
         StructureError: the model cannot be traced.
         UnknownNameError: there are no such weights or instructions.
     """
-    if weights not in _BITS:
-        raise UnknownNameError(f"unknown weights {weights!r}; use {' or '.join(_BITS)}")
+    weights_for(weights)
     found = native.available()
     if not found:
         raise PruneError(NOT_COMPILED)
