@@ -9,7 +9,7 @@ import typer
 
 from secateurs.cli import show
 from secateurs.cli.speeding import WEIGHTS_HELP, bench_sparse, grain_for
-from secateurs.cli.words import control_of, options, sized, target_of
+from secateurs.cli.words import MultipleOf, control_of, options, sized, target_of
 from secateurs.core.errors import UnknownNameError
 from secateurs.measure.report import Report
 from secateurs.methods.task import Target
@@ -106,6 +106,7 @@ def prune(
     params: Annotated[
         float | None, typer.Option(help="Fraction of parameters to keep; needs out_channel.")
     ] = None,
+    multiple_of: MultipleOf = 1,
     aim: Annotated[
         str | None,
         typer.Option("--for", help="speed: cut what is fastest here at --density, and say why."),
@@ -164,7 +165,7 @@ def prune(
     granularity = grain_for(aim, granularity, density)
     method, words = sized(method, bytes, ratio, max_drop)
     free = plan or ((words or max_drop is not None) and density is None)
-    target = Target("density", 1.0) if free else target_of(density, macs, params)
+    target = Target("density", 1.0) if free else target_of(density, macs, params, multiple_of)
     method = "planned" if plan else method
     dense = _dense(dense_epochs or control_epochs, None, 5e-4, precision, seed)
     words = [*(option or []), *words, *([f"plan={plan}"] if plan else [])]

@@ -9,7 +9,7 @@ import typer
 from torch import Tensor, nn
 
 from secateurs.cli import show
-from secateurs.cli.words import target_of
+from secateurs.cli.words import MultipleOf, target_of
 from secateurs.core.cut import score
 from secateurs.core.errors import ShapeError
 from secateurs.core.layers import layers
@@ -80,9 +80,7 @@ def plan(
     density: Annotated[float | None, typer.Option(help="Fraction of units to keep.")] = None,
     macs: Annotated[float | None, typer.Option(help="Fraction of MACs to keep.")] = None,
     params: Annotated[float | None, typer.Option(help="Fraction of parameters to keep.")] = None,
-    multiple_of: Annotated[
-        int, typer.Option(min=1, help="Keep multiples of this many, 8 for tensor cores.")
-    ] = 1,
+    multiple_of: MultipleOf = 1,
     out: Annotated[Path | None, typer.Option(help="Write the plan as JSON, to be edited.")] = None,
     input: Shape = None,
     classes: Annotated[int | None, typer.Option(help="Outputs, where they can vary.")] = None,
@@ -94,13 +92,13 @@ def plan(
 
     Example: `secateurs plan resnet20 --macs 0.5 --out plan.json`
     """
-    target = target_of(density, macs, params)
+    target = target_of(density, macs, params, multiple_of)
     net = create(model, classes=classes).eval()
     with show.waiting(f"tracing {model}"):
         place = where(net, _example(model, input), REMOVED)
     assert place.graph is not None
     scores = score(place.sites, l2, weight=weights(net))
-    counts = quota(place, scores, target, "uniform", multiple_of=multiple_of)
+    counts = quota(place, scores, target, "uniform")
     keep = {name: counts[name] / site.units for name, site in place.sites.items()}
     found = make_plan(net, place.graph, density=keep)
     lines = [

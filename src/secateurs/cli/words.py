@@ -1,14 +1,22 @@
 """Words of a command line turned into targets and a method's options."""
 
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from secateurs.core.errors import BudgetError, PruneError, UnknownNameError
 from secateurs.methods.table import METHODS, options_of
 from secateurs.methods.task import Target
 from secateurs.recovery.settings import Trainer
 
+MultipleOf = Annotated[
+    int, typer.Option(min=1, help="Keep multiples of so many units of a site: 8 for tensor cores.")
+]
 
-def target_of(density: float | None, macs: float | None, params: float | None) -> Target:
+
+def target_of(
+    density: float | None, macs: float | None, params: float | None, multiple_of: int = 1
+) -> Target:
     """Return the one target that was given.
 
     Raises:
@@ -22,7 +30,7 @@ def target_of(density: float | None, macs: float | None, params: float | None) -
             "pass exactly one of --density, --macs, --params"
         )
     (kind, value), *_ = asked.items()
-    return Target(kind, value)  # type: ignore[arg-type]
+    return Target(kind, value, multiple_of)  # type: ignore[arg-type]
 
 
 def control_of(word: str | None, dense: Trainer) -> Trainer | None:

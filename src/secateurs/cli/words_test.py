@@ -1,7 +1,8 @@
 import pytest
 
-from secateurs.cli.words import sized
+from secateurs.cli.words import sized, target_of
 from secateurs.core.errors import BudgetError
+from secateurs.methods.task import Target
 
 
 def test_a_size_is_an_option_of_deep_compression():
@@ -16,3 +17,9 @@ def test_two_sizes_or_another_method_are_refused():
         sized("magnitude", 900, 2.0, None)
     with pytest.raises(BudgetError, match="--max-drop is a target of deep_compression, not of obd"):
         sized("obd", 0, 0.0, 1.0)
+
+
+def test_one_target_in_multiples():
+    assert target_of(None, 0.5, None, 8) == Target("macs", 0.5, multiple_of=8)
+    with pytest.raises(BudgetError, match="no target given; pass exactly one of"):
+        target_of(None, None, None, 8)

@@ -114,8 +114,14 @@ def share(
         scores, how, normalise = among_alike(place.sites, scores, normalise), "global", "none"
     if target.kind == "density":
         if how == "uniform":
-            return uniform(place.sites, target.fraction)
-        return ranked_together(place.sites, scores, target.fraction, normalise=normalise)
+            return uniform(place.sites, target.fraction, multiple_of=target.multiple_of)
+        return ranked_together(
+            place.sites,
+            scores,
+            target.fraction,
+            normalise=normalise,
+            multiple_of=target.multiple_of,
+        )
 
     alike = how == "uniform"
     return to_target(place.sites, place.graph, scores, target, alike=alike, normalise=normalise)

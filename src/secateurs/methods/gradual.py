@@ -55,7 +55,7 @@ def gradual(
     def cut(progress: float) -> Mask:
         fraction = 1 - SCHEDULES[schedule](progress) * (1 - target.fraction)
         scores = score(place.sites, l1, weight=weights(model))
-        aim = Target(target.kind, fraction)
+        aim = target.at(fraction)
         return select(place.sites, scores, quota(place, scores, aim, ranking))
 
     with masked(model, cut(0.0)) as held:

@@ -98,7 +98,7 @@ def han(
             mask = _above(model, q, dense, std, mask)
         else:
             scores = score(place.sites, l1, weight=weights(model))
-            mask = select(place.sites, scores, share(Target(target.kind, fraction)))
+            mask = select(place.sites, scores, share(target.at(fraction)))
         if graph is not None and i == rounds:
             mask = without_dead(model, graph, mask)
         name = "recover" if i == rounds else f"round-{i}"

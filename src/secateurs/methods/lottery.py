@@ -59,7 +59,7 @@ def lottery(
     schedule = geometric(target.fraction) if target.fraction < 1 else float
     for i, fraction in enumerate(densities(schedule, rounds, target.fraction), start=1):
         scores = score(place.sites, l1, weight=weights(model))
-        aim = Target(target.kind, fraction)
+        aim = target.at(fraction)
         mask = select(place.sites, scores, quota(place, scores, aim, ranking))
         rewind_(model, first)
         with masked(model, mask):

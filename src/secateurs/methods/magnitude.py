@@ -66,6 +66,6 @@ def magnitude(
         if i:
             held(task, model, mask, name=f"round-{i}")
         scores = score(place.sites, CRITERIA[norm], weight=weights(model))
-        aim = Target(target.kind, fraction)
+        aim = target.at(fraction)
         mask = select(place.sites, scores, quota(place, scores, aim, ranking, own))
     return finish(task, model, mask, place.graph)

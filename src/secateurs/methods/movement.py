@@ -10,10 +10,9 @@ from secateurs.core.cut import select
 from secateurs.core.mask import Mask
 from secateurs.evidence.weights import weights
 from secateurs.methods.during import training
-from secateurs.methods.start import counted
 from secateurs.methods.task import Pruned, Target, Task
 from secateurs.methods.through import through
-from secateurs.methods.where import check, where
+from secateurs.methods.where import check, counted, where
 from secateurs.schedule.table import SCHEDULES
 
 
@@ -65,7 +64,7 @@ def movement(
         fraction = 1 - SCHEDULES[schedule](progress) * (1 - target.fraction)
         moved = {name: stage.score for name, stage in stages.items()}
         scores = {n: site.gather(moved).sum(dim=1) for n, site in place.sites.items()}
-        quota = counted(place, scores, Target(target.kind, fraction), ranking)
+        quota = counted(place, scores, target.at(fraction), ranking)
         return select(place.sites, scores, quota)
 
     values = weights(model)

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from secateurs.budget.ranked import ranked_together
 from secateurs.core.cut import score, select
 from secateurs.core.errors import EvidenceError
 from secateurs.core.mask import Mask
@@ -19,7 +18,7 @@ from secateurs.evidence.recursion import recursion
 from secateurs.evidence.weights import weights
 from secateurs.methods.finish import finish, held
 from secateurs.methods.task import Pruned, Target, Task
-from secateurs.methods.where import Ranking, check, quota, where
+from secateurs.methods.where import Ranking, check, counted, where
 from secateurs.schedule.steps import densities
 from secateurs.schedule.table import SCHEDULES
 
@@ -74,10 +73,7 @@ def obd(
         h = measured(task, model, curvature, mix(task.seed, i))
         scores = score(place.sites, saliency, weight=weights(model), curvature=h)
         scores = below(scores, place.sites, mask)
-        if ranking == "global" and target.kind == "density":
-            keep = ranked_together(place.sites, scores, fraction)
-        else:
-            keep = quota(place, scores, Target(target.kind, fraction), ranking)
+        keep = counted(place, scores, target.at(fraction), ranking)
         mask = select(place.sites, scores, keep)
     return finish(task, model, mask, place.graph)
 

@@ -80,7 +80,7 @@ def resrep(
     own = Channels(sites, place.graph)
 
     def choose(progress: float) -> Decision:
-        aim = Target(target.kind, 1 - progress * (1 - target.fraction))
+        aim = target.at(1 - progress * (1 - target.fraction))
         scores = lengths(made, behind, sites)
         return decide(sites, scores, share(own, scores, aim, ranking, normalise="none"))
 

@@ -84,7 +84,7 @@ def slimming(
                 )
         scales = {name: t.detach() for name, t in scales_of(model, units).items()}
         scores = below(score(place.sites, scale, scale=scales), decision)
-        aim = Target(target.kind, fraction)
+        aim = target.at(fraction)
         decision = decide(place.sites, scores, share(place, scores, aim, ranking, normalise="none"))
         mask = scatter(place.sites, decision)
     return finish(task, model, mask, place.graph)

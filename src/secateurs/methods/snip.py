@@ -7,9 +7,9 @@ from secateurs.criteria.taylor import taylor
 from secateurs.evidence.gradients import gradients
 from secateurs.evidence.weights import weights
 from secateurs.methods.finish import finish
-from secateurs.methods.start import batches_for, begin, counted
+from secateurs.methods.start import batches_for, begin
 from secateurs.methods.task import Pruned, Target, Task
-from secateurs.methods.where import Ranking, where
+from secateurs.methods.where import Ranking, counted, where
 
 
 def snip(

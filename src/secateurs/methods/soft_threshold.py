@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from secateurs.budget.ranked import ranked_together
 from secateurs.core.cut import select
 from secateurs.core.errors import BudgetError
 from secateurs.core.mask import Mask
@@ -12,7 +11,7 @@ from secateurs.methods.during import training
 from secateurs.methods.start import begin
 from secateurs.methods.task import Pruned, Target, Task
 from secateurs.methods.through import through
-from secateurs.methods.where import check, where
+from secateurs.methods.where import check, counted, where
 from secateurs.schedule.table import SCHEDULES
 
 OFF = -40.0
@@ -68,7 +67,7 @@ def soft_threshold(
             done = SCHEDULES[schedule](step / last)
             values = weights(model)
             above = {n: stage.above(values[n]).flatten() for n, stage in stages.items()}
-            quota = ranked_together(place.sites, above, 1 - done * (1 - target.fraction))
+            quota = counted(place, above, target.at(1 - done * (1 - target.fraction)), "global")
             mask = select(place.sites, above, quota)
             gone = [above[n][~keep.flatten()] for n, keep in mask.items()]
             offset = max((float(x.max()) for x in gone if len(x)), default=OFF)

@@ -6,11 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from secateurs.budget.ranked import ranked_together
 from secateurs.core.errors import EvidenceError
-from secateurs.core.site import Quota, Scores
-from secateurs.methods.task import Target, Task
-from secateurs.methods.where import Ranking, Where, quota
+from secateurs.methods.task import Task
 from secateurs.recovery.rewind import reinitialise_
 
 
@@ -35,13 +32,3 @@ def batches_for(task: Task, method: str) -> Callable[[], Iterable[Any]]:
     if task.batches is None:
         raise EvidenceError(f"{method} measures gradients on data; pass Task(batches=...)")
     return task.batches
-
-
-def counted(place: Where, scores: Scores, target: Target, ranking: Ranking) -> Quota:
-    """Share a target; a `global` density compares scores as they are, not per mean of a layer.
-
-    For scores that are in the same unit everywhere.
-    """
-    if ranking == "global" and target.kind == "density":
-        return ranked_together(place.sites, scores, target.fraction)
-    return quota(place, scores, target, ranking)

@@ -13,9 +13,9 @@ from secateurs.criteria.taylor import taylor
 from secateurs.evidence.gradients import gradients
 from secateurs.evidence.weights import weights
 from secateurs.methods.finish import finish
-from secateurs.methods.start import begin, counted
+from secateurs.methods.start import begin
 from secateurs.methods.task import Pruned, Target, Task
-from secateurs.methods.where import Ranking, where
+from secateurs.methods.where import Ranking, counted, where
 from secateurs.realise.masked import apply_mask_
 from secateurs.schedule.steps import densities, geometric
 
@@ -62,7 +62,7 @@ def synflow(
     schedule = geometric(target.fraction) if target.fraction < 1 else float
     for fraction in densities(schedule, rounds, target.fraction):
         scores = flow()
-        quota = counted(place, scores, Target(target.kind, fraction), ranking)
+        quota = counted(place, scores, target.at(fraction), ranking)
         mask = select(place.sites, scores, quota)
         apply_mask_(positive, mask)
     return finish(task, model, mask, place.graph)

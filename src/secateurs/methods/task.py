@@ -1,7 +1,7 @@
 """What a method is given, what it hands back, and how much should stay."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
@@ -99,19 +99,27 @@ class Pruned:
 
 @dataclass(frozen=True)
 class Target:
-    """How much should stay: a fraction of the units, the parameters or the MACs.
+    """How much should stay: a fraction of the units, the parameters or the MACs, in whole steps.
 
     >>> Target("macs", 0.5)
-    Target(kind='macs', fraction=0.5)
+    Target(kind='macs', fraction=0.5, multiple_of=1)
     """
 
     kind: Literal["density", "params", "macs"] = "density"
     fraction: float = 0.3
+    multiple_of: int = 1
+    """Every site keeps a multiple of so many units, or all it has: 8 for tensor cores."""
 
     def __post_init__(self) -> None:
-        """Refuse fractions outside (0, 1]."""
+        """Refuse fractions outside (0, 1] and multiples below 1."""
         if not 0 < self.fraction <= 1:
             raise BudgetError(
                 f"{self.kind} {self.fraction:g} is not a fraction to keep; "
                 "use a number above 0 and at most 1"
             )
+        if self.multiple_of < 1:
+            raise BudgetError(f"cannot keep multiples of {self.multiple_of}; use 1 or more")
+
+    def at(self, fraction: float) -> "Target":
+        """Return the same target at another fraction, for one round of several."""
+        return replace(self, fraction=fraction)

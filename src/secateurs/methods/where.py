@@ -67,13 +67,10 @@ def quota(
     target: Target,
     ranking: Ranking,
     densities: Mapping[str, float] | None = None,
-    *,
-    multiple_of: int | None = None,
 ) -> Quota:
     """Say how many units of every site stay to meet a target.
 
-    Sites that `densities` names keep that fraction; the target holds for the others. Counts
-    are multiples of `multiple_of`, or all of a site.
+    Sites that `densities` names keep that fraction; the target holds for the others.
 
     Raises:
         BudgetError: the target cannot be met; names the reachable range, or the granularity
@@ -87,14 +84,14 @@ def quota(
             scores,
             target,
             alike=ranking == "uniform",
-            multiple_of=multiple_of,
         )
+    step = target.multiple_of
     if ranking == "global":
         return ranked_together(
-            place.sites, scores, target.fraction, normalise="mean", multiple_of=multiple_of
+            place.sites, scores, target.fraction, normalise="mean", multiple_of=step
         )
     if ranking == "lamp":
-        return lamp(place.sites, scores, target.fraction, multiple_of=multiple_of)
+        return lamp(place.sites, scores, target.fraction, multiple_of=step)
     if ranking == "erk":
         if place.graph is not None:
             raise BudgetError(
@@ -102,9 +99,19 @@ def quota(
                 "lie in several; use --ranking uniform or global"
             )
         shaped = cast(Mapping[str, Shaped], place.sites)
-        return erk(shaped, target.fraction, multiple_of=multiple_of)
+        return erk(shaped, target.fraction, multiple_of=step)
     wanted = dict.fromkeys(place.sites, target.fraction)
-    return each(place.sites, {**wanted, **(densities or {})}, multiple_of=multiple_of)
+    return each(place.sites, {**wanted, **(densities or {})}, multiple_of=step)
+
+
+def counted(place: Where, scores: Scores, target: Target, ranking: Ranking) -> Quota:
+    """Share a target; a `global` density compares scores as they are, not per mean of a layer.
+
+    For scores that are in the same unit everywhere.
+    """
+    if ranking == "global" and target.kind == "density":
+        return ranked_together(place.sites, scores, target.fraction, multiple_of=target.multiple_of)
+    return quota(place, scores, target, ranking)
 
 
 def named(words: Iterable[str], sites: Iterable[str]) -> dict[str, float]:
@@ -157,7 +164,6 @@ def to_target(
     *,
     alike: bool,
     normalise: Normalise = "mean",
-    multiple_of: int | None = None,
 ) -> Quota:
     """Say how many channels of every site stay to meet a target of parameters or MACs.
 
@@ -174,7 +180,8 @@ def to_target(
 
     limit = int(target.fraction * cost({}))
     # Steps of several channels cannot come as near.
-    tolerance = _TOLERANCE * (2 if (multiple_of or 1) > 1 else 1)
+    step = target.multiple_of
+    tolerance = _TOLERANCE * (2 if step > 1 else 1)
     if alike:
         # Ranked together by their place within the site, all sites shrink alike.
         return to_cost(
@@ -183,7 +190,7 @@ def to_target(
             cost,
             limit,
             tolerance=tolerance,
-            multiple_of=multiple_of,
+            multiple_of=step,
         )
     return to_cost(
         sites,
@@ -192,7 +199,7 @@ def to_target(
         limit,
         tolerance=tolerance,
         normalise=normalise,
-        multiple_of=multiple_of,
+        multiple_of=step,
     )
 
 
