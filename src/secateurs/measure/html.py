@@ -1,7 +1,7 @@
 """A report as one page that needs nothing else: no scripts, no network, no other files."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from secateurs.measure import plots
@@ -14,10 +14,10 @@ _LEFT = "Weights of each layer that are not zero, as a share of those before pru
 _SPREAD = "Bars show the median, lines the quartiles."
 
 
-def render(report: Report) -> str:
+def render(report: Report, pictures: Mapping[str, str] | None = None) -> str:
     """Return the report as one self-contained HTML page, light and dark.
 
-    Every text of the report is escaped.
+    Every text of the report is escaped; `pictures`, caption → SVG of our own, are not.
     """
     labels = [row.label for row in report.rows]
     legend = _legend(labels)
@@ -30,6 +30,7 @@ def render(report: Report) -> str:
         _section("Accuracy against cost", _figure(plots.trade_offs(report.rows), legend)),
         _section("Latency", _figure(plots.latencies(report.rows), caption=_SPREAD)),
         _section("What is left, layer by layer", _layers(report.layers, labels)),
+        _section("How weights were chosen and shared", _pictures(pictures or {})),
         _section("Training", _figure(plots.training(report.curves, labels), _curves(report))),
         _section("How it was made", _recipe(report) + _environment(report)),
     ]
@@ -187,6 +188,15 @@ def _proofs(proofs: Iterable[Proof]) -> str:
 def _figure(svg: str, legend: str = "", caption: str = "") -> str:
     words = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     return f"<figure>{words}{legend}{svg}</figure>" if svg else ""
+
+
+def _pictures(pictures: Mapping[str, str]) -> str:
+    """Show what methods drew: their colours are of paper, whatever the page's are."""
+    return "".join(
+        f'<figure class="paper"><figcaption>{escape(caption)}</figcaption>'
+        f"{plots.embed(svg, caption)}</figure>"
+        for caption, svg in pictures.items()
+    )
 
 
 def _curves(report: Report) -> str:

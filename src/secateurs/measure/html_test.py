@@ -124,3 +124,10 @@ def test_drawing_leaves_matplotlib_as_it_was():
     render(FULL)
     assert dict(matplotlib.rcParams) == before
     matplotlib.rcdefaults()
+
+
+def test_what_methods_drew_is_shown_with_its_caption():
+    svg = "<?xml version='1.0'?><svg width='9pt' height='9pt'><path d='M0 0'/></svg>"
+    page = render(FULL, {"half & half": svg})
+    assert "half &amp; half</figcaption><svg" in page
+    assert "<?xml" not in page

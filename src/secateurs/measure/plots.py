@@ -191,12 +191,12 @@ def _figure(width: float, height: float) -> Iterator[tuple["Figure", Callable[[s
         matplotlib.rcParams.update(style)
         figure = Figure(figsize=(width, height), layout="constrained")
         drawn = io.StringIO()
-        yield figure, lambda about: _embed(drawn.getvalue(), about)
+        yield figure, lambda about: embed(drawn.getvalue(), about)
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(drawn, format="svg", metadata=nothing)
 
 
-def _embed(svg: str, about: str) -> str:
+def embed(svg: str, about: str) -> str:
     """Cut the prolog off, name the picture and hand the colours over to the page."""
     body = svg[svg.index("<svg") :]
     body = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", body, count=1)

@@ -52,6 +52,7 @@ ul { padding-left: 1.2rem; max-width: 46rem; } li { margin: 0.3rem 0; }
 .proof { list-style: none; padding: 0; } .proof b { font-weight: 600; }
 figure { margin: 0; background: var(--card); border: 1px solid var(--line);
   border-radius: 10px; padding: 1rem 1.1rem; overflow-x: auto; }
+.paper { background: #fff; color: #1f241c; margin: 0.9rem 0; }
 figcaption { margin: 0 0 0.6rem; }
 svg { width: 100%; min-width: 38rem; height: auto; display: block; }
 svg text { font-family: var(--sans) !important; }

@@ -30,6 +30,7 @@ Store = Literal["float32", "float16", "levels"]
 Code = Literal["smallest", "slow", "paper"]
 
 PLOT = "codebook.svg"
+CAPTION = "Weights that were kept, layer by layer, and the values they share."
 SETTLE = 50
 """Steps of training between two looks at which values the weights take."""
 
@@ -140,8 +141,10 @@ def deep_compression(
             tables = _values(task, model, tables, step, tune)
         else:
             tables = _weights(task, model, tables, price, tune, packing, budget)
+    pictures = {}
     if task.folder is not None:
-        write_whole(task.folder / PLOT, draw(before, untuned, tables))
+        pictures[CAPTION] = draw(before, untuned, tables)
+        write_whole(task.folder / PLOT, pictures[CAPTION])
         task.say(f"weights and their values, layer by layer: {task.folder / PLOT}")
     coded = packing.coded(model, tables)
     for name, c in coded.items():
@@ -153,7 +156,9 @@ def deep_compression(
     dense = sum(t.numel() * t.element_size() for t in model.state_dict().values())
     task.say(f"packed, {dense} bytes become {size}: {dense / size:.1f} times fewer")
     mask = pruned.mask & Mask({name: t.mask for name, t in tables.items()})
-    pruned = replace(pruned, model=model, mask=mask, coded=coded, code=packing.code)
+    pruned = replace(
+        pruned, model=model, mask=mask, coded=coded, code=packing.code, pictures=pictures
+    )
     return replace(pruned, graph=slim.graph, compacted=slim.compacted) if slim else pruned
 
 

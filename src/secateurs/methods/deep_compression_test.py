@@ -60,10 +60,11 @@ def test_the_parts_are_those_of_the_paper():
 
 def test_the_run_leaves_a_picture_of_the_values(tmp_path):
     said = []
-    deep_compression(replace(task(Steps(), said.append), folder=tmp_path), HALF)
+    made = deep_compression(replace(task(Steps(), said.append), folder=tmp_path), HALF)
     drawn = (tmp_path / "codebook.svg").read_text()
     assert all(name in drawn for name, p in net().named_parameters() if p.dim() > 1)
     assert any("codebook.svg" in line for line in said)
+    assert list(made.pictures.values()) == [drawn]
 
 
 OPTIONS = [

@@ -35,6 +35,7 @@ Spread = Literal["dense", "kept", "all"]
 Penalty = Literal["l2", "l1"]
 
 PLOT = "curves.svg"
+CAPTION = "Sensitivity: accuracy as each layer alone is cut, before any training."
 """The sensitivity scan as a picture, beside its numbers."""
 
 
@@ -89,7 +90,7 @@ def han(
     model = copy.deepcopy(task.model)
     place = where(model, task.example, "element", exclude=exclude)
     graph = trace(model, task.example) if neurons else None
-    share = _shares(task, place, rule, named(densities, place.sites))
+    share, pictures = _shares(task, place, rule, named(densities, place.sites))
     q = dict.fromkeys(place.sites, quality) | numbers(qualities, place.sites, what="quality")
     dense = {name: spread(weights(model)[name], None) for name in place.sites}
     mask = Mask({})
@@ -104,9 +105,9 @@ def han(
         name = "recover" if i == rounds else f"round-{i}"
         _retrain(task, model, mask, name, _penalty(penalty, strength), alternate)
     if graph is None:
-        return Pruned(model, mask)
+        return Pruned(model, mask, pictures=pictures)
     small = compact(model, graph, mask, task.example)
-    return Pruned(small.model, small.mask, graph, small)
+    return Pruned(small.model, small.mask, graph, small, pictures=pictures)
 
 
 def thresholds(
@@ -131,21 +132,22 @@ def _above(
 
 def _shares(
     task: Task, place: Where, rule: Rule, own: dict[str, float]
-) -> Callable[[Target], Quota]:
-    """Return how a target is shared among the layers."""
+) -> tuple[Callable[[Target], Quota], dict[str, str]]:
+    """Return how a target is shared among the layers, and the picture of why."""
     scores = score(place.sites, l1, weight=weights(task.model))
     if rule != "sensitivity":
-        return lambda target: quota(place, scores, target, "uniform", own)
+        return lambda target: quota(place, scores, target, "uniform", own), {}
     if task.batches is None:
         raise EvidenceError(
             "sensitivity is measured on data; pass Task(batches=...), or use the rule density"
         )
     folder = task.folder / "sensitivity" if task.folder is not None else None
     curves = scan(task.model, place.sites, scores, task.batches, folder=folder, say=task.say)
+    drawn = draw(curves)
     if folder is not None:
-        write_whole(folder / PLOT, draw(curves))
+        write_whole(folder / PLOT, drawn)
         task.say(f"sensitivity of every layer: {folder / PLOT}")
-    return lambda target: tolerated(place.sites, curves, target.fraction)
+    return lambda target: tolerated(place.sites, curves, target.fraction), {CAPTION: drawn}
 
 
 def _penalty(kind: Penalty, strength: float) -> Callable[[nn.Module], Tensor] | None:

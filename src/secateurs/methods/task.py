@@ -91,6 +91,8 @@ class Pruned:
     compacted: Compacted | None = None
     """How the removal went, with its proof; None for masks."""
     notes: tuple[str, ...] = ()
+    pictures: Mapping[str, str] = field(default_factory=dict)
+    """Caption → SVG, for the report."""
     coded: Mapping[str, Coded] = field(default_factory=dict)
     """Parameters of `model` as the packed file holds them, where that is not as they are."""
     code: Mapping[str, Any] = field(default_factory=dict)

@@ -79,7 +79,12 @@ def report_on(
         recipe=job.recipe.to_json(),
     )
     report.save(folder / "report.json")
-    write_whole(folder / "report.html", render(report))
+    pictures = {
+        f"{cut.label}. {caption}": svg
+        for cut, result in cuts
+        for caption, svg in result.pictures.items()
+    }
+    write_whole(folder / "report.html", render(report, pictures))
     return report
 
 
