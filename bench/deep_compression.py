@@ -75,7 +75,7 @@ JOBS = {
         replace(_SGD, epochs=10, lr=0.05, weight_decay=1e-4),
         {
             **PAPER,
-            "densities": ("fc1.weight=0.08", "fc2.weight=0.09", "fc3.weight=0.26"),
+            "densities": ("fc1.weight=0.074", "fc2.weight=0.09", "fc3.weight=0.26"),
             "bits": 6,
             "tune": 2,
         },
@@ -108,8 +108,8 @@ JOBS = {
     ),
     "past-lenet5": Job(
         "lenet5",
-        0.05,
-        replace(_LAST, epochs=8, lr=0.06, weight_decay=1e-4),
+        0.057,
+        replace(_LAST, epochs=10, lr=0.06, weight_decay=1e-4),
         {**PAST, "channels": 0.3, "price": 0.01, "tune": 3},
         (6_000, 0.9),
         128,

@@ -32,7 +32,7 @@ seeds.
 HOW = """**The paper's pipeline**: cut by magnitude to the paper's densities and retrain, 64
 shared values a layer (LeNet-5: 256 in convolutions, 32 in linear layers), linear start, train
 the values, gaps of 5 bits, Huffman codes. Biases are float16 here; the paper's sizes leave
-biases and Huffman tables out, which is why `fc1` of LeNet-5 keeps 7 % and not the paper's 8 %.
+biases and Huffman tables out, which is why `fc1` keeps 7 % and not the paper's 8 %.
 
 **Past it**, by options of `deep_compression`: `pruning=dns` with `ranking=lamp` (cut and splice
 while training; dead biases go too); `learn=weights` (the weights behind at most 8 values a layer

@@ -1,7 +1,7 @@
 """The traced program with smaller tensors: sizes follow from the labels."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import torch
@@ -22,11 +22,12 @@ _FIRST = {"zeros", "ones", "full", "empty", "rand", "randn"}
 """Operations whose size is the first argument rather than the second."""
 
 
-def rewrite(graph: Graph, removed: Tensor) -> fx.GraphModule:
+def rewrite(graph: Graph, removed: Tensor, *, hollow: Container[str] = ()) -> fx.GraphModule:
     """Return the traced program without the removed units, bool (units,); it runs.
 
     Parameters and buffers are new and smaller, named as in `graph.module`; the graph's
-    own module is untouched.
+    own module is untouched. Those that `hollow` has, by canonical name, have a shape and no
+    memory: for whoever has the smaller tensors already and puts them in.
 
     Raises:
         StructureError: the removal breaks a rectangle or empties an axis.
@@ -41,7 +42,7 @@ def rewrite(graph: Graph, removed: Tensor) -> fx.GraphModule:
         if node.op == "get_attr":
             held = attribute(graph.module, str(node.target))
             if id(held) not in small:
-                small[id(held)] = _smaller(graph, str(node.target), held, stays)
+                small[id(held)] = _smaller(graph, str(node.target), held, stays, hollow)
             _place(root, str(node.target), small[id(held)])
         elif node.op == "call_module":
             _place(root, str(node.target), attribute(graph.module, str(node.target)))
@@ -94,11 +95,16 @@ def kept_shape(value: Value, stays: Tensor) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def _smaller(graph: Graph, target: str, held: Any, stays: Tensor) -> Any:
+def _smaller(graph: Graph, target: str, held: Any, stays: Tensor, hollow: Container[str]) -> Any:
     if not isinstance(held, Tensor):
         return held
-    layers = graph.layers.get(graph.names.get(target, ""), ())
-    tensor = shrunk(held.detach(), layers, stays).clone()
+    name = graph.names.get(target, "")
+    layers = graph.layers.get(name, ())
+    if name in hollow:
+        shape = kept_shape(Value(tuple(held.shape), layers), stays)
+        tensor = torch.empty(shape, dtype=held.dtype, device="meta")
+    else:
+        tensor = shrunk(held.detach(), layers, stays).clone()
     return nn.Parameter(tensor, held.requires_grad) if isinstance(held, nn.Parameter) else tensor
 
 

@@ -23,22 +23,36 @@ from secateurs.realise.temperature import Fold, has_default_scale
 
 @dataclass
 class Original:
-    """The masked original in float64 and its traced program, run once on the example."""
+    """The user's model and, once something has to be mended, its masked copy in float64."""
 
     model: nn.Module
-    """The user's model, never changed."""
-    masked: nn.Module
+    """Never changed."""
     graph: Graph
-    """Its program holds the masked weights in float64."""
     mask: Mask
     example: Example
     """In float64."""
     tolerance: float
 
+    def copy(self, mask: Mask) -> nn.Module:
+        """Copy the model in float64 and evaluation mode, zero where the mask is False."""
+        return shrink(self.model, {}, mask, dtype=torch.float64)[0].eval()
+
+    @cached_property
+    def masked(self) -> nn.Module:
+        """What the smaller model must compute; twice as large as the model, so made late."""
+        return self.copy(self.mask)
+
+    @cached_property
+    def precise(self) -> Graph:
+        """The graph, its program with the masked weights in float64."""
+        own, names = all_tensors(self.masked), self.graph.names
+        program = doubled(self.graph.module, lambda name: own.get(names.get(name, name)))
+        return replace(self.graph, module=program)
+
     @cached_property
     def values(self) -> Values:
         """Every value of the traced program."""
-        return record_values(self.graph.module, self.example)
+        return record_values(self.precise.module, self.example)
 
     @cached_property
     def calls(self) -> dict[str, list[Call]]:

@@ -1,7 +1,7 @@
 """Take what a mask emptied out of a model, and prove that the rest computes the same."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -12,7 +12,7 @@ from secateurs.core.example import Example, call, floats, tensors
 from secateurs.core.layers import plain_module
 from secateurs.core.mask import Mask
 from secateurs.graph.graph import Graph
-from secateurs.graph.reference import reference
+from secateurs.graph.reference import reference, run_double
 from secateurs.graph.rewrite import rewrite
 from secateurs.realise.admit import PutBack, admit, where
 from secateurs.realise.attributes import Edit
@@ -20,14 +20,16 @@ from secateurs.realise.build import Original, Small, build
 from secateurs.realise.calls import difference
 from secateurs.realise.crossing import crossing
 from secateurs.realise.generalise import Undo, generalise_, restore_, two_batches
-from secateurs.realise.precise import doubled, in_double
+from secateurs.realise.precise import in_double
 from secateurs.realise.record import after as joined
 from secateurs.realise.record import kind_of, record_of, remember_
-from secateurs.realise.shrink import all_tensors, cut, follow_, shrink
+from secateurs.realise.shrink import all_tensors, cut, follow_
 
 How = Literal["module", "module with traced parts", "graph"]
 _TOLERANCE = 1e-8
 """Of the output's standard deviation; float64 noise is some 1e-15 to 1e-12."""
+_ROUNDED = 1e-6
+"""A traced program that is further off has more wrong with it than rounded constants."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Job:
-    """What every attempt needs: the masked original in float64 and its outputs."""
+    """What every attempt needs: the original, and what it computes in float64."""
 
     original: Original
     outputs: list[Tensor]
@@ -163,21 +165,26 @@ class Job:
 
     @classmethod
     def of(cls, model: nn.Module, graph: Graph, mask: Mask, example: Example) -> "Job":
-        """Mask a copy in float64 and run it."""
-        example = floats(example, torch.float64)
-        dense = _outputs(shrink(model, {}, {}, dtype=torch.float64)[0], example)
-        masked, _ = shrink(model, {}, mask, dtype=torch.float64)
-        outputs = _outputs(masked, example)
-        own = all_tensors(masked)
-        program = doubled(graph.module, lambda name: own.get(graph.names.get(name, name)))
-        graph = replace(graph, module=program)
-        return cls(Original(model, masked, graph, mask, example, _TOLERANCE), outputs, dense)
+        """Run the model as it is, and masked."""
+        original = Original(model, graph, mask, floats(example, torch.float64), _TOLERANCE)
+        dense = _outputs(original.copy(Mask({})), original.example)
+        return cls(original, _outputs(original.copy(mask), original.example), dense)
+
+    def _tolerance(self) -> float:
+        """Return how near a traced program must come, which knows some constants in float32.
+
+        Ten times what the program with the masked weights is away from the masked model.
+        """
+        original = self.original
+        traced = tensors(run_double(original.precise.module, original.example))
+        away = difference(traced, self.outputs)
+        return max(original.tolerance, 10 * away if away <= _ROUNDED else 0.0)
 
     def attempt(self, removed: Tensor) -> Attempt:
         """Remove units, make the result run, and compare."""
         graph = self.original.graph
         try:
-            after = rewrite(graph, removed)
+            after = rewrite(graph, removed, hollow=all_tensors(self.original.model))
         except Exception as error:
             return Attempt(removed, None, None, f"the traced program cannot be rewritten: {error}")
         small = build(self.original, removed, after)
@@ -228,21 +235,22 @@ class Job:
                 crosses = (*crosses, "a division by what is removed")
             if not crosses:
                 return None, problem
-            wanted = tensors(reference(original.graph, removed, original.example))
+            wanted = tensors(reference(original.precise, removed, original.example))
+            tolerance = self._tolerance()
         except Exception as error:
             return None, f"{problem}, and the traced program does not run: {error}"
         away = difference(found, wanted)
-        if away <= original.tolerance:
+        if away <= tolerance:
             effect = difference(wanted, self.dense)
-            return Proof(away, original.tolerance, "reference", crosses, shown, effect), None
+            return Proof(away, tolerance, "reference", crosses, shown, effect), None
         return None, f"differs from the reference by {away:.3g} of the output's deviation"
 
 
 def _outputs(model: nn.Module, example: Example) -> list[Tensor]:
-    """Run a copy in float64 and evaluation mode."""
+    """Run a copy."""
     with torch.no_grad():
         try:
-            return [t.clone() for t in tensors(call(model.eval(), example))]
+            return [t.clone() for t in tensors(call(model, example))]
         except Exception as error:
             raise StructureError(
                 f"the model does not run on the example in float64: {error}; "

@@ -131,8 +131,10 @@ def copy_with(thing: T, memo: dict[int, Any]) -> T:
 def _small(x: Tensor, keeps: Keep, mask: Tensor | None, dtype: torch.dtype | None) -> Tensor:
     with torch.no_grad():
         small = x.detach() if mask is None else x.detach() * mask.to(x.device)
-        small = cut(small, keeps) if keeps else small.clone()
+        small = cut(small, keeps) if keeps else small
         small = small.to(dtype) if dtype is not None and x.is_floating_point() else small
+        # Copies of large weights are large: one is enough.
+        small = small.clone() if small.data_ptr() == x.data_ptr() else small
     if not isinstance(x, nn.Parameter):
         return small
     result = nn.Parameter(small, requires_grad=x.requires_grad)
