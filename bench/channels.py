@@ -120,6 +120,7 @@ ARMS = {
     "GReg-2": Arm("greg", {"variant": "greg2"}, trained=True),
     "ResRep": Arm("resrep", trained=True),
     "LASSO + least squares": Arm("lasso_channels"),
+    "3C": Arm("three_c"),
     "reduce and reuse": Arm("reduce_reuse"),
     "inbound": Arm("inbound", density=0.5),
     "brain damage": Arm("brain_damage", density=0.5, trained=True),

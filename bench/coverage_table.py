@@ -9,6 +9,8 @@ from typing import Any
 from coverage_models import names
 
 Result = dict[str, Any]
+_TITLE = "# Coverage: which architectures are pruned, proved, saved and exported"
+_MADE = "Written by `python bench/coverage.py`"
 SOURCES = ("torchvision", "timm", "transformers")
 
 
@@ -16,9 +18,9 @@ def write_table(folder: Path, path: Path) -> None:
     """Write every result in `folder` as one Markdown page."""
     results = [json.loads(p.read_text()) for p in sorted(folder.glob("*.json"))]
     present = [r for r in results if r.get("stage") != "build"]
-    lines = ["# Coverage: which architectures are pruned, proved, saved and exported", ""]
+    lines = [_TITLE, "", *_own_words(path)]
     lines += [
-        "Written by `python bench/coverage.py`. Half of every bucket of coupled units goes, at",
+        f"{_MADE}. Half of every bucket of coupled units goes, at",
         "random; the result is compared in float64 with the masked original, or, where a norm",
         "takes statistics across removed channels, with the reference that leaves them out.",
         "Uneven ratios take a quarter, a half or three quarters of every bucket in turn, so that",
@@ -47,6 +49,13 @@ def write_table(folder: Path, path: Path) -> None:
         lines += [f"- `{r['name']}`: {_cell(r.get('error', ''))}" for r in missing] + [""]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines))
+
+
+def _own_words(path: Path) -> list[str]:
+    """Return what a person wrote above the page that is there, paragraph by paragraph."""
+    before = path.read_text() if path.exists() else ""
+    words = before.partition(_TITLE)[2].partition(_MADE)[0].strip()
+    return [words, ""] if words else []
 
 
 def _untried(source: str, results: list[Result]) -> list[str]:

@@ -46,3 +46,12 @@ def test_a_failure_is_one_line_and_a_row_of_the_table(tmp_path):
     write_table(tmp_path, tmp_path / "t.md")
     assert "| `a` |" in (tmp_path / "t.md").read_text()
     assert "trace: E: no / rule" in (tmp_path / "t.md").read_text()
+
+
+def test_words_written_above_the_page_by_hand_stay(tmp_path):
+    page = tmp_path / "t.md"
+    write_table(tmp_path, page)
+    words = page.read_text().replace("\n\nWritten by", "\n\nMine.\n\nWritten by", 1)
+    page.write_text(words)
+    write_table(tmp_path, page)
+    assert page.read_text() == words

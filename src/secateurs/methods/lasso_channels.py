@@ -43,7 +43,7 @@ def lasso_channels(
     them comes up, and are removed, where the paper puts a sampler before the branch. The
     LASSO is solved from second moments, so all positions count and memory does not grow
     with them. Units that no layer reads by a weight of its own (queries and keys) are
-    chosen by norm. Factorisation (3C) is left out. Statistics across channels (layer norm)
+    chosen by norm. Factorisation (3C) is `three_c`. Statistics across channels (layer norm)
     still see the whole stream while channels are chosen; `--repair least-squares` fits the
     layers once more without it.
 

@@ -13,7 +13,7 @@ from secateurs.recovery.settings import Trainer
 from secateurs.runs.stages import Recovery, Stages
 
 EPOCHS, STEPS = 2, 3
-MACS = {"dcp": Target("macs", 0.6)}
+MACS = {"dcp": Target("macs", 0.6), "three_c": Target("macs", 0.5)}
 FEW = {"masks": 4, "rounds": 2}
 NEEDED = {"soft_filter": {"rerank": 2}, "particles": FEW, "strided": FEW}
 NOT_HERE = {"planned": "takes a plan", "scratch": "trains what another method chose"}

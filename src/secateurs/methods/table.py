@@ -44,6 +44,7 @@ from secateurs.methods.soft_threshold import soft_threshold
 from secateurs.methods.strided import strided
 from secateurs.methods.synflow import synflow
 from secateurs.methods.task import Pruned
+from secateurs.methods.three_c import three_c
 from secateurs.methods.uniform_width import uniform_width
 
 Method = Callable[..., Pruned]
@@ -72,6 +73,7 @@ METHODS: dict[str, Method] = {
     "resrep": resrep,
     "han": han,
     "lasso_channels": lasso_channels,
+    "three_c": three_c,
     "reduce_reuse": reduce_reuse,
     "inbound": inbound,
     "scratch": scratch,

@@ -17,6 +17,7 @@ from secateurs.core.errors import FileError, ShapeError
 from secateurs.core.mask import Mask
 from secateurs.core.whole import write_bytes
 from secateurs.realise.attention import narrow_
+from secateurs.realise.factored import Factored
 from secateurs.realise.lowered import Lowered
 from secateurs.realise.program import is_program
 from secateurs.realise.program_json import dump_program, load_program
@@ -67,7 +68,7 @@ def save_checkpoint(
         else {},
         "attributes": [list(edit) for edit in record.attributes] if record else [],
         "parts": {path: dump_program(part) for path, part in _programs(model)},
-        "thin": {p: m.to_json() for p, m in model.named_modules() if isinstance(m, Lowered)},
+        "thin": stand_ins(model),
         "recipe": dict(recipe) if recipe else None,
     }
     blobs = {name: t.detach().cpu().contiguous().clone() for name, t in held.items()}
@@ -115,11 +116,12 @@ def load_checkpoint(stem: str | Path, model: nn.Module) -> nn.Module:
             f"({len(lost)} missing); build the model as it was ({content['class']})"
         )
     small = copy_with(model, memo)
-    edit_(small, content["attributes"], where)
+    gone = tuple(f"{path}." for path in thin)  # their layers tell their sizes themselves
+    edit_(small, [e for e in content["attributes"] if not f"{e[0]}.".startswith(gone)], where)
     for path, nodes in parts.items():
         small = _put_part(small, path, nodes, saved, content["tied"], where)
     for path, plain in thin.items():
-        small = _put_thin(small, path, plain, saved, where)
+        small = put_stand_in(small, path, plain, saved, where)
     if content["kept"] or parts:
         remember_(small, _record(content))
     return small
@@ -313,19 +315,34 @@ def edit_(model: nn.Module, edits: list[Any], where: str) -> None:
             setattr(module, name, type(found)(new) if isinstance(found, list | tuple) else new)
 
 
-def _put_thin(
+def stand_ins(model: nn.Module) -> dict[str, Any]:
+    """Tell of the layers that stand where a convolution was: path → all but their tensors."""
+    kinds = (Lowered, Factored)
+    return {p: m.to_json() for p, m in model.named_modules() if isinstance(m, kinds)}
+
+
+def put_stand_in(
     model: nn.Module, path: str, plain: Mapping[str, Any], saved: Mapping[str, Tensor], where: str
 ) -> nn.Module:
-    """Put a thin product where its convolution was."""
+    """Put a layer of which `stand_ins` told where its convolution was, with its tensors.
+
+    Raises:
+        FileError: a value or a tensor is missing, or does not fit the others.
+    """
     prefix = path + "." if path else ""
-    old = model.get_submodule(path)
-    device = next((t.device for t in all_tensors(old).values()), torch.device("cpu"))
-    own = {n[len(prefix) :]: t.to(device) for n, t in saved.items() if n.startswith(prefix)}
+    kind = Factored if "convolutions" in plain else Lowered
     try:
-        layer = Lowered.from_json(plain, own)
+        old = model.get_submodule(path)
+        device = next((t.device for t in all_tensors(old).values()), torch.device("cpu"))
+        own = {n[len(prefix) :]: t.to(device) for n, t in saved.items() if n.startswith(prefix)}
+        layer = kind.from_json(plain, own)
     except KeyError as error:
         raise FileError(
             f"{where}: {error} of the thin layer {path!r} is missing; save it again"
+        ) from error
+    except (AttributeError, TypeError, ValueError) as error:
+        raise FileError(
+            f"{where}: the thin layer {path!r} cannot be built: {error}; save it again"
         ) from error
     layer.train(old.training)
     replace(model, path, layer)

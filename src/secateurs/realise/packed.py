@@ -1,5 +1,6 @@
 """A model out of one packed file: what the file says of it, and how it is built again."""
 
+import copy
 import os
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor, fx, nn
 from secateurs.core.errors import FileError, PruneError, ShapeError
 from secateurs.models.create import create
 from secateurs.realise.attributes import Edit
-from secateurs.realise.checkpoint import edit_, like
+from secateurs.realise.checkpoint import edit_, like, put_stand_in, stand_ins
 from secateurs.realise.coding.container import Contents, read
 from secateurs.realise.record import record_of
 from secateurs.realise.shrink import all_tensors, copy_with
@@ -31,6 +32,8 @@ def about(model: nn.Module, spec: str | None, **options: int | None) -> dict[str
     elif record is not None:
         rest = [list(edit) for edit in record.attributes if not _follows(model, edit)]
         found |= {"attributes": rest} if rest else {}
+    if thin := stand_ins(model):
+        found["thin"] = thin
     shapes = record.shapes if record else {n: tuple(t.shape) for n, t in all_tensors(model).items()}
     if spec is not None and not _default(spec, shapes):
         found |= {name: value for name, value in options.items() if value is not None}
@@ -80,7 +83,14 @@ def _fresh(contents: Contents, where: str) -> nn.Module:
 
 
 def _filled(model: nn.Module, contents: Contents, where: str) -> nn.Module:
-    state, fresh = contents.state(), all_tensors(model)
+    state, thin = contents.state(), contents.recipe.get("thin") or {}
+    if not isinstance(thin, dict):
+        raise FileError(f"{where}: field 'thin' is no table of layers; pack the model again")
+    if thin:
+        model = copy.deepcopy(model)
+    for path, plain in thin.items():
+        model = put_stand_in(model, path, plain, state, where)
+    fresh = all_tensors(model)
     if missing := [n for n in model.state_dict() if n not in state]:
         raise ShapeError(f"{where} has no {missing[0]!r}; build the model as it was packed")
     if unknown := [n for n in state if n not in fresh]:

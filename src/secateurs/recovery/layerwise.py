@@ -135,6 +135,12 @@ class Layerwise:
         assert sums is not None
         return sums
 
+    def rows(self, path: str) -> tuple[Tensor, Tensor]:
+        """Collect what the layer reads now, (rows, groups, size), and should send, (rows, out)."""
+        with evaluation(self.model):
+            parts = [self._rows(path, i) for i in range(len(self.inputs))]
+        return torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
+
     def fit_(self, path: str, ridge: float, keep: Tensor | None = None) -> Fit:
         """Solve for one layer's weight and constant, and write them in place.
 
