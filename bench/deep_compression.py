@@ -75,7 +75,7 @@ JOBS = {
         replace(_SGD, epochs=10, lr=0.05, weight_decay=1e-4),
         {
             **PAPER,
-            "densities": ("fc1.weight=0.074", "fc2.weight=0.09", "fc3.weight=0.26"),
+            "densities": ("fc1.weight=0.0725", "fc2.weight=0.09", "fc3.weight=0.26"),
             "bits": 6,
             "tune": 2,
         },
