@@ -4,6 +4,9 @@
     python bench/coverage.py --only 'timm:*vit*' --out runs/coverage
     python bench/coverage.py --table --out runs/coverage             # docs/results/coverage.md
 
+What docs/results/coverage.jsonl has is not done again, nor what lies in the output folder; to
+begin anew, remove both.
+
 Half of every prunable bucket goes, chosen at random, from models whose random weights are
 scaled so that no branch is invisible. Every model runs in a process of its own and leaves one
 line of JSON; a second run does only what is missing.
@@ -24,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+LINES = HERE.parent / "docs" / "results" / "coverage.jsonl"
 for folder in (HERE, HERE.parent / "src"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
@@ -229,6 +233,29 @@ def _one(name: str, out: Path, peer: bool) -> None:
     _write(out, check(name, peer=peer, note=lambda result: _write(out, result)))
 
 
+def keep(out: Path, lines: Path) -> None:
+    """Write the results of a sweep into one file, a line a model, without what takes room."""
+    found = []
+    for path in sorted(out.glob("*.json")):
+        result = json.loads(path.read_text())
+        for name in ("traceback", "export_error", "last"):
+            result.pop(name, None)
+        result["put_back"] = result.get("put_back", [])[:1]
+        found.append(json.dumps(result))
+    partial = lines.with_suffix(".part")
+    partial.write_text("".join(line + "\n" for line in found))
+    os.replace(partial, lines)
+
+
+def recall(lines: Path, out: Path) -> None:
+    """Put the results that a file has into the folder of a sweep, where it has none of them."""
+    out.mkdir(parents=True, exist_ok=True)
+    for line in lines.read_text().splitlines() if lines.exists() else ():
+        result = json.loads(line)
+        if not path_of(out, result["name"]).exists():
+            _write(out, result)
+
+
 def summary(result: Result) -> str:
     """One line about one model."""
     if result.get("stage") != "done":
@@ -268,6 +295,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="write docs/results/coverage.md")
     parser.add_argument("--redo", action="store_true", help="check again what failed")
     options = parser.parse_args()
+    recall(LINES, options.out)
     if not options.table:
         chosen = list(dict.fromkeys(n for pattern in options.only for n in names(pattern)))
         if options.redo:
@@ -282,7 +310,8 @@ def main() -> None:
             peer=not options.no_peer,
         )
     if options.table or options.only == ["*"]:
-        write_table(options.out, HERE.parent / "docs" / "results" / "coverage.md")
+        write_table(options.out, LINES.with_suffix(".md"))
+        keep(options.out, LINES)
 
 
 if __name__ == "__main__":

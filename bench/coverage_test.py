@@ -8,7 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from coverage import check, path_of, summary, sweep
+from coverage import check, keep, path_of, recall, summary, sweep
 from coverage_models import FAST, TIMM, TRANSFORMERS, names
 from coverage_table import write_table
 
@@ -55,3 +55,12 @@ def test_words_written_above_the_page_by_hand_stay(tmp_path):
     page.write_text(words)
     write_table(tmp_path, page)
     assert page.read_text() == words
+
+
+def test_results_are_kept_in_one_file_and_recalled(tmp_path):
+    line = {"name": "timm:a", "stage": "done", "share": 1.0, "put_back": []}
+    recall(tmp_path / "none.jsonl", tmp_path / "one")
+    path_of(tmp_path / "one", "timm:a").write_text(json.dumps({**line, "traceback": "long"}))
+    keep(tmp_path / "one", tmp_path / "all.jsonl")
+    recall(tmp_path / "all.jsonl", tmp_path / "two")
+    assert json.loads(path_of(tmp_path / "two", "timm:a").read_text()) == line
