@@ -1,6 +1,7 @@
 """Prune, share weights, code: the file is what gets small."""
 
 import copy
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
@@ -112,13 +113,7 @@ def deep_compression(
         whole = replace(task, train=None)
         slim = magnitude(whole, Target("macs", channels), granularity=REMOVED, exclude=exclude)
         task = replace(task, model=slim.model)
-    same = {"ranking": ranking, "exclude": exclude}
-    if pruning == "gradual":
-        pruned = gradual(task, target, **same)  # type: ignore[arg-type]
-    elif pruning == "dns":
-        pruned = dns(task, target, densities=densities, **same)  # type: ignore[arg-type]
-    else:
-        pruned = magnitude(task, target, densities=densities, rounds=rounds, **same)  # type: ignore[arg-type]
+    pruned = _cut(task, target, pruning, ranking, densities, rounds, exclude)
     model = copy.deepcopy(pruned.model)
     weights = {n: keep for n, keep in pruned.mask.items() if keep.dim() > 1}
     packing = Packing(biases, bias_bits, entries, CODES[code])
@@ -128,24 +123,19 @@ def deep_compression(
         widths = fit(model, weights, budget, packing, codebook)
         task.say("bits: " + ", ".join(f"{name} {b}" for name, b in widths.items()))
     if price and learn == "values":
-        tables = priced(model, weights, widths, price)
+        untuned = priced(model, weights, widths, price)
     else:
         generator = torch.Generator().manual_seed(task.seed)
-        tables = share(model, weights, widths, codebook=codebook, generator=generator)
-    others = {name: keep for name, keep in pruned.mask.items() if name not in tables}
+        untuned = share(model, weights, widths, codebook=codebook, generator=generator)
+    others = {name: keep for name, keep in pruned.mask.items() if name not in untuned}
     drawn = weights if task.folder is not None else {}
     before = {n: (model.get_parameter(n).detach() * keep).cpu() for n, keep in drawn.items()}
-    untuned = tables
     with masked(model, others):
         if learn == "values":
-            tables = _values(task, model, tables, step, tune)
+            tables = _values(task, model, untuned, step, tune)
         else:
-            tables = _weights(task, model, tables, price, tune, packing, budget)
-    pictures = {}
-    if task.folder is not None:
-        pictures[CAPTION] = draw(before, untuned, tables)
-        write_whole(task.folder / PLOT, pictures[CAPTION])
-        task.say(f"weights and their values, layer by layer: {task.folder / PLOT}")
+            tables = _weights(task, model, untuned, price, tune, packing, budget)
+    pictures = _drawn(task, before, untuned, tables)
     coded = packing.coded(model, tables)
     for name, c in coded.items():
         parameter = model.get_parameter(name)
@@ -160,6 +150,40 @@ def deep_compression(
         pruned, model=model, mask=mask, coded=coded, code=packing.code, pictures=pictures
     )
     return replace(pruned, graph=slim.graph, compacted=slim.compacted) if slim else pruned
+
+
+def _cut(
+    task: Task,
+    target: Target,
+    how: Pruning,
+    ranking: Ranking,
+    densities: tuple[str, ...],
+    rounds: int,
+    exclude: tuple[str, ...],
+) -> Pruned:
+    """Prune weights and retrain, by the method asked for."""
+    if how == "gradual":
+        return gradual(task, target, ranking=ranking, exclude=exclude)
+    if how == "dns":
+        return dns(task, target, ranking=ranking, densities=densities, exclude=exclude)
+    return magnitude(
+        task, target, ranking=ranking, densities=densities, rounds=rounds, exclude=exclude
+    )
+
+
+def _drawn(
+    task: Task,
+    weights: Mapping[str, Tensor],
+    before: Mapping[str, Shared],
+    after: Mapping[str, Shared],
+) -> dict[str, str]:
+    """Draw the values into the task's folder: caption → SVG; nothing where it has none."""
+    if task.folder is None:
+        return {}
+    picture = draw(weights, before, after)
+    write_whole(task.folder / PLOT, picture)
+    task.say(f"weights and their values, layer by layer: {task.folder / PLOT}")
+    return {CAPTION: picture}
 
 
 def _values(
