@@ -54,6 +54,8 @@ class Job:
     wanted: tuple[int, float]
     """Bytes and error in %."""
     batch: int = 64
+    over_dense: bool = False
+    """Whether the error is what may be lost to the dense network, in points."""
 
 
 PAPER = {"rounds": 2, "biases": "float16"}
@@ -129,6 +131,7 @@ JOBS = {
         {**PAST, "price": 0.005, "bits": 4, "tune": 2},
         (60_000, 1.0),
         128,
+        over_dense=True,
     ),
 }
 

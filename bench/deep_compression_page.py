@@ -103,6 +103,7 @@ def _summary(jobs: Mapping[str, Any], found: Mapping[str, Any]) -> list[tuple[st
         if not runs:
             continue
         rows, (size, error) = list(runs.values()), jobs[name].wanted
+        aim = f"{error:g} points over dense" if jobs[name].over_dense else f"{error} %"
         lines.append(
             (
                 *TITLES[name],
@@ -111,7 +112,7 @@ def _summary(jobs: Mapping[str, Any], found: Mapping[str, Any]) -> list[tuple[st
                 spread([r["test"] for r in rows]),
                 spread([r["bytes"] for r in rows], 0),
                 spread([r["dense_bytes"] / r["bytes"] for r in rows], 1) + "x",
-                f"{size:,} bytes at {error} %",
+                f"{size:,} bytes at {aim}",
             )
         )
     return lines

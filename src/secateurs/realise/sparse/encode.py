@@ -13,6 +13,8 @@ from secateurs.core.errors import ShapeError
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
 _SMALLEST = float(np.finfo(np.float32).tiny)
+_AT_ONCE = 1 << 22
+"""Places of a layer that are looked at together; numbers of 64 bits stand for each meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -104,23 +106,28 @@ def encode(
     used = (dense != 0)[filters].any(axis=1)
     order = np.argsort(used.sum(axis=1), kind="stable")
     filters, used = filters[order], used[order]
-    group, column = used.nonzero()
-    blocks = max(1, -(-columns // block))
-    key = column // block * len(filters) + group
-    if blocks > 1:
-        by_block = np.argsort(key, kind="stable")
-        group, column, key = group[by_block], column[by_block], key[by_block]
-    count = np.bincount(key, minlength=blocks * len(filters)).reshape(blocks, -1)
-    ends = count.cumsum().reshape(blocks, -1)
-    starts = np.concatenate([(ends[:, :1] - count[:, :1]), ends], axis=1)
-    offsets = places[filters[group, 0] // share, column]
-    values: NDArray[Any] = dense[filters[group], column[:, None]]
     kind: Any = np.float32 if scale is None else np.int8
+    bits: Any = np.int32 if scale is None else np.uint16
+    counts: list[NDArray[np.int64]] = []
+    offsets: list[NDArray[Any]] = []
+    values: list[NDArray[Any]] = []
+    rows = max(1, _AT_ONCE // max(1, min(block, columns)))
+    for left in range(0, max(1, columns), block):
+        here = used[:, left : left + block]
+        counts.append(here.sum(axis=1))
+        for top in range(0, len(filters), rows):
+            group, column = here[top : top + rows].nonzero()
+            group, column = group + top, column + left
+            offsets.append(_whole(places[filters[group, 0] // share, column], bits))
+            values.append(dense[filters[group], column[:, None]].astype(kind))
+    count = np.stack(counts)
+    ends = count.cumsum().reshape(len(counts), -1)
+    starts = np.concatenate([(ends[:, :1] - count[:, :1]), ends], axis=1)
     return Encoded(
         together,
         _whole(starts, np.int32),
-        _whole(offsets, np.int32 if scale is None else np.uint16),
-        np.ascontiguousarray(values, kind),
+        np.concatenate(offsets),
+        np.concatenate(values),
         np.ascontiguousarray(filters, np.int32),
         np.ascontiguousarray(bias.detach().numpy(), np.float32),
         scale,
