@@ -128,7 +128,7 @@ JOBS = {
         "resnet20",
         0.2,
         replace(_CIFAR, epochs=4, lr=0.1),
-        {**PAST, "price": 0.005, "bits": 4, "tune": 2},
+        {**PAST, "price": 0.005, "bits": 4, "tune": 2, "biases": "float16"},
         (60_000, 1.0),
         128,
         over_dense=True,
