@@ -45,7 +45,9 @@ it goes: 80 %), physically; its ratio is still to the network as it was.
 """
 CIFAR = """ResNet-20 learns for 8 epochs from 45,000 augmented images; pruning and tuning have 4
 and 2 epochs more, which a dense network would gain by as well. Its values have 4 bits, and its
-file carries four numbers for each channel of its batch norms.
+file carries four numbers for each channel of its batch norms, in half precision: whole levels of
+4 bits, as in the LeNets, made it 1,400 bytes smaller and cost 3 points. Where the error is below
+the dense network's, that is the longer training.
 """
 
 RECORDS = """## Other published records
