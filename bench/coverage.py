@@ -74,7 +74,7 @@ def check(
 def _ours(result: Result, model: Any, example: Any) -> None:
     import torch
 
-    from secateurs.core.example import call, tensors
+    from secateurs.core.example import call, floats, tensors
     from secateurs.graph.trace import trace
     from secateurs.realise.calls import difference
     from secateurs.realise.checkpoint import load_checkpoint, save_checkpoint
@@ -120,6 +120,12 @@ def _ours(result: Result, model: Any, example: Any) -> None:
     with torch.no_grad():
         wanted = [t.clone() for t in tensors(call(small.model.eval(), example))]
     result["runs"] = True
+    if not all(bool(t.isfinite().all()) for t in wanted):
+        # The weights that were scaled up overflow float32 here: what follows is in float64.
+        small.model.double()
+        example = floats(example, torch.float64)
+        with torch.no_grad():
+            wanted = [t.clone() for t in tensors(call(small.model, example))]
 
     result["stage"] = "save"
     with tempfile.TemporaryDirectory() as folder:

@@ -86,7 +86,7 @@ JOBS = {
     "paper-lenet5": Job(
         "lenet5",
         0.08,
-        replace(_LAST, epochs=4, lr=0.02, weight_decay=1e-4),
+        replace(_LAST, epochs=6, lr=0.03, weight_decay=1e-4),
         {
             **PAPER,
             "rounds": 1,
@@ -96,7 +96,7 @@ JOBS = {
             ),
             "bits": 5,
             "bits_of": ("conv1.weight=8", "conv2.weight=8"),
-            "tune": 1,
+            "tune": 2,
         },
         (1_724_320 // 39, 0.74),
     ),
