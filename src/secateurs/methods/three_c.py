@@ -109,7 +109,7 @@ class Work:
         Raises:
             PruneError: there is nothing of the kind.
         """
-        paths = {path for path, m in self.task.model.named_modules() if isinstance(m, nn.Conv2d)}
+        paths = [path for path, m in self.task.model.named_modules() if isinstance(m, nn.Conv2d)]
         found = {path: self.model.get_submodule(end_of(self.model, path)) for path in paths}
         convs = {p: c for p, c in found.items() if isinstance(c, nn.Conv2d) and factors(c)}
         if not convs:
