@@ -241,6 +241,8 @@ def _one(name: str, out: Path, peer: bool) -> None:
 
 def keep(out: Path, lines: Path) -> None:
     """Write the results of a sweep into one file, a line a model, without what takes room."""
+    from secateurs.measure.report import write_whole
+
     found = []
     for path in sorted(out.glob("*.json")):
         result = json.loads(path.read_text())
@@ -248,9 +250,7 @@ def keep(out: Path, lines: Path) -> None:
             result.pop(name, None)
         result["put_back"] = result.get("put_back", [])[:1]
         found.append(json.dumps(result))
-    partial = lines.with_suffix(".part")
-    partial.write_text("".join(line + "\n" for line in found))
-    os.replace(partial, lines)
+    write_whole(lines, "".join(line + "\n" for line in found))
 
 
 def recall(lines: Path, out: Path) -> None:

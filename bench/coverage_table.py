@@ -7,6 +7,7 @@ from statistics import median
 from typing import Any
 
 from coverage_models import names
+from own_words import own_words
 
 Result = dict[str, Any]
 _TITLE = "# Coverage: which architectures are pruned, proved, saved and exported"
@@ -18,7 +19,8 @@ def write_table(folder: Path, path: Path) -> None:
     """Write every result in `folder` as one Markdown page."""
     results = [json.loads(p.read_text()) for p in sorted(folder.glob("*.json"))]
     present = [r for r in results if r.get("stage") != "build"]
-    lines = [_TITLE, "", *_own_words(path)]
+    above = own_words(path, _TITLE, _MADE)
+    lines = [_TITLE, "", *([above, ""] if above else [])]
     lines += [
         f"{_MADE}. Half of every bucket of coupled units goes, at",
         "random; the result is compared in float64 with the masked original, or, where a norm",
@@ -49,13 +51,6 @@ def write_table(folder: Path, path: Path) -> None:
         lines += [f"- `{r['name']}`: {_cell(r.get('error', ''))}" for r in missing] + [""]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines))
-
-
-def _own_words(path: Path) -> list[str]:
-    """Return what a person wrote above the page that is there, paragraph by paragraph."""
-    before = path.read_text() if path.exists() else ""
-    words = before.partition(_TITLE)[2].partition(_MADE)[0].strip()
-    return [words, ""] if words else []
 
 
 def _untried(source: str, results: list[Result]) -> list[str]:

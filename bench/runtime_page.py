@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from own_words import own_words
+
 from secateurs.measure.report import write_whole
 from secateurs.measure.table import aligned
 
@@ -14,16 +16,10 @@ ORDER = ("torch", "torch, channels last", "inductor", "ONNX Runtime", "OpenVINO"
 MADE = "Made by `python bench/runtime.py --out runs/runtime --page docs/results/runtime.md`."
 
 
-def own_words(path: Path) -> list[str]:
-    """Return what a person wrote below the plot of the page that is there: one string, or none."""
-    before = path.read_text() if path.exists() else ""
-    words = before.partition("\n## ")[2].partition(MADE)[0].strip()
-    return [f"## {words}\n"] if words else []
-
-
 def page(rows: Sequence[Row], path: Path) -> None:
     """Write the table of all cells, and the plot beside it."""
     facts = rows[0]["environment"]
+    below = own_words(path, "\n## ", MADE)
     lines = [
         "# Sparse networks against dense engines\n",
         f"{facts['cpu']}, {facts['cores']} cores, torch {facts['torch']}, float32. Whole networks, "
@@ -36,7 +32,7 @@ def page(rows: Sequence[Row], path: Path) -> None:
         *_beside(rows),
         f"![Speed-up over the fastest dense engine]({path.stem}.svg)",
         "",
-        *own_words(path),
+        *([f"## {below}\n"] if below else []),
         MADE,
     ]
     write_whole(path, "\n".join(lines) + "\n")

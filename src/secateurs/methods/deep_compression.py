@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from secateurs.core.errors import BudgetError
 from secateurs.core.mask import Mask
-from secateurs.measure.report import write_whole
 from secateurs.methods.codebook_plot import draw
 from secateurs.methods.dns import dns
 from secateurs.methods.during import numbers
 from secateurs.methods.gradual import gradual
 from secateurs.methods.magnitude import magnitude
 from secateurs.methods.packing import CODES, Packing, fit, limit, priced, roomy
+from secateurs.methods.pictures import hung
 from secateurs.methods.task import Pruned, Target, Task
 from secateurs.methods.where import REMOVED, Ranking, check
 from secateurs.realise.coding.shared import Shared
@@ -180,10 +180,8 @@ def _drawn(
     """Draw the values into the task's folder: caption → SVG; nothing where it has none."""
     if task.folder is None:
         return {}
-    picture = draw(weights, before, after)
-    write_whole(task.folder / PLOT, picture)
-    task.say(f"weights and their values, layer by layer: {task.folder / PLOT}")
-    return {CAPTION: picture}
+    what, picture = "weights and their values, layer by layer", draw(weights, before, after)
+    return hung(task, task.folder / PLOT, picture, what=what, caption=CAPTION)
 
 
 def _values(

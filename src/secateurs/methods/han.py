@@ -16,10 +16,10 @@ from secateurs.core.site import Quota
 from secateurs.criteria.magnitude import l1
 from secateurs.evidence.weights import weights
 from secateurs.graph.trace import trace
-from secateurs.measure.report import write_whole
 from secateurs.methods.dropout import dropout_rates, thinned
 from secateurs.methods.during import numbers
 from secateurs.methods.neurons import without_dead
+from secateurs.methods.pictures import hung
 from secateurs.methods.sensitivity import scan, spread, tolerated
 from secateurs.methods.sensitivity_plot import draw
 from secateurs.methods.task import Pruned, Target, Task
@@ -143,11 +143,11 @@ def _shares(
         )
     folder = task.folder / "sensitivity" if task.folder is not None else None
     curves = scan(task.model, place.sites, scores, task.batches, folder=folder, say=task.say)
-    drawn = draw(curves)
+    pictures = {}
     if folder is not None:
-        write_whole(folder / PLOT, drawn)
-        task.say(f"sensitivity of every layer: {folder / PLOT}")
-    return lambda target: tolerated(place.sites, curves, target.fraction), {CAPTION: drawn}
+        what = "sensitivity of every layer"
+        pictures = hung(task, folder / PLOT, draw(curves), what=what, caption=CAPTION)
+    return lambda target: tolerated(place.sites, curves, target.fraction), pictures
 
 
 def _penalty(kind: Penalty, strength: float) -> Callable[[nn.Module], Tensor] | None:

@@ -2,7 +2,7 @@
 
 import copy
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,6 +20,7 @@ from secateurs.measure.forward import device_of, evaluation, to_device
 from secateurs.methods.lasso_channels import lasso_channels
 from secateurs.methods.task import Pruned, Target, Task
 from secateurs.realise.factored import Factored, factors, split_kernel, split_outputs, unrolled
+from secateurs.recovery.follow import Following
 from secateurs.recovery.layerwise import Layerwise, pairs
 from secateurs.recovery.low_rank import reduced, reduced_before_relu
 
@@ -228,19 +229,11 @@ def shapes(
     """Run a model: path → shapes of the input and the output of a module called once."""
     found: dict[str, list[tuple[torch.Size, torch.Size]]] = defaultdict(list)
 
-    def note(path: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[Tensor, ...], y: Tensor) -> None:
-            found[path].append((args[0].shape, y.shape))
+    def heard(path: str, x: Tensor, y: Tensor) -> None:
+        found[path].append((x.shape, y.shape))
 
-        return hook
-
-    handles = [model.get_submodule(p).register_forward_hook(note(p)) for p in paths]
-    try:
-        with evaluation(model), torch.no_grad():
-            call(model, to_device(example, device_of(model)))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with evaluation(model), Following(model, list(paths), heard):
+        call(model, to_device(example, device_of(model)))
     return {path: calls[0] for path, calls in found.items() if len(calls) == 1}
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -170,8 +171,9 @@ class Job:
         dense = _outputs(original.copy(Mask({})), original.example)
         return cls(original, _outputs(original.copy(mask), original.example), dense)
 
-    def _tolerance(self) -> float:
-        """Return how near a traced program must come, which knows some constants in float32.
+    @cached_property
+    def traced_tolerance(self) -> float:
+        """How near a traced program must come, which knows some constants in float32.
 
         Ten times what the program with the masked weights is away from the masked model.
         """
@@ -236,10 +238,11 @@ class Job:
             if not crosses:
                 return None, problem
             wanted = tensors(reference(original.precise, removed, original.example))
-            tolerance = self._tolerance()
+            away = difference(found, wanted)
+            near = away <= original.tolerance
+            tolerance = original.tolerance if near else self.traced_tolerance
         except Exception as error:
             return None, f"{problem}, and the traced program does not run: {error}"
-        away = difference(found, wanted)
         if away <= tolerance:
             effect = difference(wanted, self.dense)
             return Proof(away, tolerance, "reference", crosses, shown, effect), None
