@@ -4,9 +4,10 @@
     python bench/channels.py cifar10 --data-dir DATA --out runs/channels
 
 Each arm cuts the same trained network, without training and with a short recovery after. Every
-cell leaves a JSON file and its model in the output folder; what is there is not done again.
-Writes docs/results/channels.md after every study; `--collect` writes it from what is there,
-and `--time` times the models of one seed side by side first.
+cell leaves a JSON file and its model in the output folder; what is there is not done again, nor
+what docs/results/channels.jsonl has (remove its lines to begin anew). Writes that file and
+docs/results/channels.md after every study; `--collect` writes them from what is there, and
+`--time` times the models of one seed side by side first.
 """
 
 import argparse
@@ -48,6 +49,8 @@ class Study:
     """Method → options that this network needs."""
     images: int | None = None
     """How many training images to learn from; all when None."""
+    shared: bool = False
+    """Whether all seeds cut one dense network, the first seed's, and differ in what follows."""
 
 
 STUDIES = {
@@ -72,10 +75,12 @@ STUDIES = {
     "cifar10": Study(
         "resnet20",
         "cifar10",
-        Trainer(epochs=20, lr=0.1, schedule="one_cycle", precision="auto", channels_last="auto"),
-        replace(FINETUNE, epochs=4, lr=0.02, precision="auto", channels_last="auto"),
+        Trainer(epochs=16, lr=0.1, schedule="one_cycle", precision="auto", channels_last="auto"),
+        replace(FINETUNE, epochs=2, lr=0.02, precision="auto", channels_last="auto"),
         128,
         0.6,
+        {"dcp": {"rounds": 2}, "brain_damage": {"rounds": 2}},
+        shared=True,
     ),
 }
 
@@ -124,6 +129,8 @@ ARMS = {
     "reduce and reuse": Arm("reduce_reuse"),
     "inbound": Arm("inbound", density=0.5),
     "brain damage": Arm("brain_damage", density=0.5, trained=True),
+    "brain damage, sparse": Arm("brain_damage", {"variant": "sparse"}, density=0.5, trained=True),
+    "brain damage, fixed": Arm("brain_damage", {"variant": "fixed"}, density=0.5, trained=True),
     "DCP": Arm("dcp"),
     "uniform width from scratch": Arm("uniform_width", trained=True),
     "scratch-E, widths of l1": Arm("scratch", {"of": "magnitude"}, trained=True),
@@ -136,23 +143,24 @@ ARMS = {
 def job_of(name: str, seed: int, out: Path, data_dir: str | None) -> Job:
     """Train the network that a seed stands for, or read it back."""
     study = STUDIES[name]
+    first = 0 if study.shared else seed
     recipe = Recipe(
         study.model,
         study.data,
         (),
-        dense=replace(study.dense, seed=seed),
+        dense=replace(study.dense, seed=first),
         data_dir=data_dir,
         batch_size=study.batch_size,
-        seed=seed,
+        seed=first,
     )
     job = prepare(recipe)
     if study.images is not None:
         train = copy.copy(job.data.train)
         train.images, train.labels = train.images[: study.images], train.labels[: study.images]
         job = replace(job, data=replace(job.data, train=train))
-    stages = Stages(job.data, out / name / f"seed-{seed}")
-    stages.fit(job.model, "dense", replace(study.dense, seed=seed))
-    return job
+    stages = Stages(job.data, out / name / f"seed-{first}")
+    stages.fit(job.model, "dense", recipe.dense)
+    return replace(job, recipe=replace(recipe, seed=seed))
 
 
 def cut_of(study: Study, arm: Arm, epochs: int, seed: int) -> Cut:
@@ -170,6 +178,11 @@ def phases(arm: Arm, study: Study) -> tuple[int, ...]:
     """List the epochs of recovery with which an arm is run."""
     full = study.recover.epochs
     return (0, full) if arm.trained is None else (full,) if arm.trained else (0,)
+
+
+def cells_of(study: str) -> dict[str, tuple[int, ...]]:
+    """List what is run of a study: arm → epochs of recovery; the dense network comes first."""
+    return {"dense": (0,), **{name: phases(arm, STUDIES[study]) for name, arm in ARMS.items()}}
 
 
 def place_of(out: Path, study: str, seed: int, arm: str, epochs: int) -> Path:
@@ -204,17 +217,19 @@ def cell(job: Job, study: str, name: str, epochs: int, out: Path) -> dict[str, A
 def run(study: str, seeds: Iterable[int], only: list[str], out: Path, data_dir: str | None) -> None:
     """Do all cells of a study, seed by seed."""
     for seed in seeds:
+        dense = place_of(out, study, seed, "dense", 0)
+        cells = [(n, e) for n in only for e in phases(ARMS[n], STUDIES[study])]
+        if all(place_of(out, study, seed, *c).exists() for c in [("dense", 0), *cells]):
+            continue
         job = job_of(study, seed, out, data_dir)
         assert job.data.test is not None
-        dense = place_of(out, study, seed, "dense", 0)
         if not dense.exists():
             value = evaluate(job.model, job.data.test).value
             write_whole(dense, json.dumps({"accuracy": value}) + "\n")
-        for name in only:
-            for epochs in phases(ARMS[name], STUDIES[study]):
-                found = cell(job, study, name, epochs, out)
-                line = f"{study} seed {seed}  {name}, {epochs} epochs"
-                print(f"{line}: {100 * found['accuracy']:.2f} %", flush=True)
+        for name, epochs in cells:
+            found = cell(job, study, name, epochs, out)
+            line = f"{study} seed {seed}  {name}, {epochs} epochs"
+            print(f"{line}: {100 * found['accuracy']:.2f} %", flush=True)
 
 
 def time_models(study: str, seed: int, out: Path, data_dir: str | None) -> None:
@@ -222,10 +237,10 @@ def time_models(study: str, seed: int, out: Path, data_dir: str | None) -> None:
     job = job_of(study, seed, out, data_dir)
     models = {"dense": job.model}
     for name, arm in ARMS.items():
-        stem = place_of(out, study, seed, name, phases(arm, STUDIES[study])[-1])
-        if stem.exists():
-            fresh = build(job.recipe, job.data)
-            models[name] = load_checkpoint(stem.with_name(stem.stem + "-model"), fresh)
+        place = place_of(out, study, seed, name, phases(arm, STUDIES[study])[-1])
+        stem = place.with_name(place.stem + "-model")
+        if any(stem.parent.glob(stem.name + "*")):
+            models[name] = load_checkpoint(stem, build(job.recipe, job.data))
     images = next(iter(job.data.train))[0][:64]
     timed = latency(models, images, threads=1, rounds=30)
     faster = speedups(timed, "dense")
@@ -235,16 +250,49 @@ def time_models(study: str, seed: int, out: Path, data_dir: str | None) -> None:
     write_whole(out / study / "latency.json", json.dumps(record, indent=1) + "\n")
 
 
+def latencies(study: str, out: Path) -> dict[str, Any]:
+    """Read what `time_models` measured: arm → seconds and verdict; nothing where it did not."""
+    place = out / study / "latency.json"
+    found: dict[str, Any] = json.loads(place.read_text()) if place.exists() else {}
+    return found
+
+
 def collect(study: str, seeds: Iterable[int], out: Path) -> dict[str, dict[int, list[Any]]]:
     """Read what is there: arm → epochs → records over seeds; the dense network comes first."""
     found: dict[str, dict[int, list[Any]]] = {}
-    wanted = {"dense": (0,), **{n: phases(a, STUDIES[study]) for n, a in ARMS.items()}}
-    for name, epochs in wanted.items():
+    for name, epochs in cells_of(study).items():
         for n in epochs:
             places = [place_of(out, study, seed, name, n) for seed in seeds]
             if records := [json.loads(p.read_text()) for p in places if p.exists()]:
                 found.setdefault(name, {})[n] = records
     return found
+
+
+def recall(lines: Path, out: Path) -> None:
+    """Lay the records of earlier runs out, so that they are not made again."""
+    for line in lines.read_text().splitlines() if lines.exists() else ():
+        record = json.loads(line)
+        if "latency" in record:
+            place, record = out / record["study"] / "latency.json", record["latency"]
+        else:
+            place = place_of(out, *(record.pop(k) for k in ("study", "seed", "arm", "epochs")))
+        if not place.exists():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(place, json.dumps(record, indent=1) + "\n")
+
+
+def record_all(lines: Path, out: Path) -> None:
+    """Write one line for every record that the output folder has, latencies a line a study."""
+    found = []
+    for study in STUDIES:
+        for seed in sorted(int(f.name[5:]) for f in (out / study).glob("seed-*")):
+            for arm, epochs in ((a, e) for a, es in cells_of(study).items() for e in es):
+                if (place := place_of(out, study, seed, arm, epochs)).exists():
+                    about = {"study": study, "seed": seed, "arm": arm, "epochs": epochs}
+                    found.append(json.dumps(about | json.loads(place.read_text())))
+        if timed := latencies(study, out):
+            found.append(json.dumps({"study": study, "latency": timed}))
+    write_whole(lines, "\n".join(found) + "\n")
 
 
 def words(about: str, page: str) -> argparse.ArgumentParser:
@@ -264,18 +312,16 @@ def main() -> None:
     parser.add_argument("--collect", action="store_true", help="compute nothing")
     parser.add_argument("--time", action="store_true", help="time the models of the first seed")
     args = parser.parse_args()
+    lines = args.page.with_suffix(".jsonl")
+    recall(lines, args.out)
     for study in args.studies:
         if args.time:
             time_models(study, args.seeds[0], args.out, args.data_dir)
         elif not args.collect:
             run(study, args.seeds, args.only, args.out, args.data_dir)
         results = {s: collect(s, args.seeds, args.out) for s in STUDIES}
-        timed = {
-            s: json.loads(place.read_text())
-            for s in STUDIES
-            if (place := args.out / s / "latency.json").exists()
-        }
-        write_whole(args.page, page(results, timed))
+        record_all(lines, args.out)
+        write_whole(args.page, page(results, {s: latencies(s, args.out) for s in STUDIES}))
 
 
 if __name__ == "__main__":

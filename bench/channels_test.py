@@ -1,5 +1,6 @@
 """A slice of the table of channel methods: one seed of the digits, short trainings."""
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import channels
-from channels import ARMS, STUDIES, collect, place_of, run
+from channels import ARMS, STUDIES, collect, latencies, place_of, recall, record_all, run
 from channels_page import lost, page, shown
 
 from secateurs.methods.table import METHODS
@@ -57,6 +58,18 @@ def test_what_is_done_is_not_done_again(done, monkeypatch):
     monkeypatch.setattr(channels, "prune", None)
     run("digits", [0], SLICE, out, None)
     assert place_of(out, "digits", 0, "l2", 0).exists()
+
+
+def test_records_survive_their_folder(done, tmp_path, monkeypatch):
+    out, found = done
+    lines, timed = tmp_path / "channels.jsonl", {"dense": {"seconds": 1.0}}
+    (out / "digits" / "latency.json").write_text(json.dumps(timed))
+    record_all(lines, out)
+    recall(lines, tmp_path / "fresh")
+    assert collect("digits", [0], tmp_path / "fresh") == found
+    assert latencies("digits", tmp_path / "fresh") == timed
+    monkeypatch.setattr(channels, "job_of", None)
+    run("digits", [0], SLICE, tmp_path / "fresh", None)
 
 
 def test_the_page_holds_every_row(done):

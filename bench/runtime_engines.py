@@ -5,10 +5,13 @@ import io
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from secateurs.realise.sparse import accelerate
 
 
 class ChannelsLast(nn.Module):
@@ -67,25 +70,30 @@ class OnnxRuntime(nn.Module):
         return torch.from_numpy(self.session.run(None, {"x": x.numpy()})[0])
 
 
+def quantised_onnx(model: nn.Module, x: Tensor, folder: str) -> str:
+    """Write the network with 8-bit weights and activations, calibrated on the input; say where."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+
+    class Inputs(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.left = [{"x": x.numpy()}] * 2
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return self.left.pop() if self.left else None
+
+    plain, small = Path(folder) / "plain.onnx", Path(folder) / "int8.onnx"
+    plain.write_bytes(onnx_bytes(model, x))
+    quantize_static(plain, small, Inputs(), QuantFormat.QDQ, per_channel=True)
+    return str(small)
+
+
 class OnnxRuntimeInt8(OnnxRuntime):
-    """ONNX Runtime on 8-bit weights and activations, calibrated on random inputs."""
+    """ONNX Runtime on 8-bit weights and activations."""
 
     def __init__(self, model: nn.Module, x: Tensor, threads: int) -> None:
         nn.Module.__init__(self)
-        from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
-
-        class Inputs(CalibrationDataReader):
-            def __init__(self) -> None:
-                self.left = [{"x": x.numpy()}] * 2
-
-            def get_next(self) -> dict[str, np.ndarray] | None:
-                return self.left.pop() if self.left else None
-
         with tempfile.TemporaryDirectory() as folder:
-            plain, small = Path(folder) / "plain.onnx", Path(folder) / "int8.onnx"
-            plain.write_bytes(onnx_bytes(model, x))
-            quantize_static(plain, small, Inputs(), QuantFormat.QDQ, per_channel=True)
-            self.session = self.open(str(small), threads)
+            self.session = self.open(quantised_onnx(model, x, folder), threads)
 
 
 class OpenVino(nn.Module):
@@ -99,13 +107,43 @@ class OpenVino(nn.Module):
 
         core = ov.Core()
         core.set_property({"INFERENCE_NUM_THREADS": threads})
-        read = core.read_model(io.BytesIO(onnx_bytes(model, x)))
+        read = self.read(core, model, x)
         read.reshape(list(x.shape))
         hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": self.precision}
         self.request = core.compile_model(read, "CPU", hints).create_infer_request()
 
+    @staticmethod
+    def read(core: Any, model: nn.Module, x: Tensor) -> Any:
+        return core.read_model(io.BytesIO(onnx_bytes(model, x)))
+
     def forward(self, x: Tensor) -> Tensor:
         return torch.from_numpy(self.request.infer([x.numpy()])[0])
+
+
+class OpenVinoBf16(OpenVino):
+    """OpenVINO that computes in bfloat16."""
+
+    precision = "bf16"
+
+
+class OpenVinoInt8(OpenVino):
+    """OpenVINO on 8-bit weights and activations."""
+
+    @staticmethod
+    def read(core: Any, model: nn.Module, x: Tensor) -> Any:
+        with tempfile.TemporaryDirectory() as folder:
+            return core.read_model(quantised_onnx(model, x, folder))
+
+
+class SparseInt8(nn.Module):
+    """The sparse run time with weights of 8 bits where that is faster."""
+
+    def __init__(self, model: nn.Module, x: Tensor, threads: int) -> None:
+        super().__init__()
+        self.run = accelerate(model, x, threads=threads, cache=None, rounds=0, weights="int8")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run(x)
 
 
 class Eager(nn.Module):
@@ -124,5 +162,14 @@ ENGINES: dict[str, Callable[[nn.Module, Tensor, int], nn.Module]] = {
     "ONNX Runtime": OnnxRuntime,
     "OpenVINO": OpenVino,
 }
-OTHER_NUMBERS = {"ONNX Runtime, int8": OnnxRuntimeInt8}
-"""Not float32: shown beside, not compared with."""
+
+
+def other_numbers() -> dict[str, Callable[[nn.Module, Tensor, int], nn.Module]]:
+    """Return engines that are not float32, shown beside and not compared with."""
+    half = {"OpenVINO, bf16": OpenVinoBf16} if torch.cpu._is_avx512_bf16_supported() else {}
+    return {
+        **half,
+        "ONNX Runtime, int8": OnnxRuntimeInt8,
+        "OpenVINO, int8": OpenVinoInt8,
+        "secateurs, int8 weights": SparseInt8,
+    }

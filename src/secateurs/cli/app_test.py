@@ -99,6 +99,17 @@ def test_a_plan_is_written_edited_and_carried_out(call, tmp_path):
     assert sheet["parameters"]["stem.0.weight"]["shape"][0] == 7
 
 
+def test_what_says_how_much_stays_is_said_once(call, tmp_path):
+    out = ("--out", str(tmp_path / "run"))
+    words = ("--plan", "plan.json", "--macs", "0.5", "--multiple-of", "8")
+    code, _, error = call(*PRUNE, *words, *out)
+    assert code == 2
+    assert "--plan says how much stays; leave --macs and --multiple-of out" in error
+    code, _, error = call(*PRUNE, "--max-drop", "0.5", "--macs", "0.5", *out)
+    assert code == 2
+    assert "a file's size says how much stays; leave --macs out" in error
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -9,10 +9,9 @@ import typer
 
 from secateurs.cli import show
 from secateurs.cli.speeding import WEIGHTS_HELP, bench_sparse, grain_for
-from secateurs.cli.words import MultipleOf, control_of, options, sized, target_of
+from secateurs.cli.words import MultipleOf, control_of, free_target, options, sized, target_of
 from secateurs.core.errors import UnknownNameError
 from secateurs.measure.report import Report
-from secateurs.methods.task import Target
 from secateurs.recovery.settings import FINETUNE, Precision, Trainer
 from secateurs.runs.demo import DEMO
 from secateurs.runs.job import run
@@ -164,9 +163,16 @@ def prune(
     """
     granularity = grain_for(aim, granularity, density)
     method, words = sized(method, bytes, ratio, max_drop)
-    free = plan or ((words or max_drop is not None) and density is None)
-    target = Target("density", 1.0) if free else target_of(density, macs, params, multiple_of)
-    method = "planned" if plan else method
+    step = multiple_of if multiple_of > 1 else None
+    if plan:
+        sizes = {"bytes": bytes or None, "ratio": ratio or None, "max_drop": max_drop}
+        given = {"density": density, "macs": macs, "params": params, "multiple_of": step, **sizes}
+        target = free_target("--plan", given)
+        method = "planned"
+    elif (words or max_drop is not None) and density is None:
+        target = free_target("a file's size", {"macs": macs, "params": params, "multiple_of": step})
+    else:
+        target = target_of(density, macs, params, multiple_of)
     dense = _dense(dense_epochs or control_epochs, None, 5e-4, precision, seed)
     words = [*(option or []), *words, *([f"plan={plan}"] if plan else [])]
     cut = Cut(

@@ -1,5 +1,6 @@
 """Words of a command line turned into targets and a method's options."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -31,6 +32,21 @@ def target_of(
         )
     (kind, value), *_ = asked.items()
     return Target(kind, value, multiple_of)  # type: ignore[arg-type]
+
+
+def free_target(by: str, given: Mapping[str, float | None]) -> Target:
+    """Return the target of a run whose amount something else says: a plan, or a file's size.
+
+    Args:
+        by: what says it.
+        given: options of a target, by name; None for those that were left out, as all must be.
+
+    Raises:
+        BudgetError: one is there.
+    """
+    if asked := [f"--{name.replace('_', '-')}" for name, x in given.items() if x is not None]:
+        raise BudgetError(f"{by} says how much stays; leave {' and '.join(asked)} out")
+    return Target("density", 1.0)
 
 
 def control_of(word: str | None, dense: Trainer) -> Trainer | None:

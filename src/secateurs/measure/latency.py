@@ -14,6 +14,8 @@ from secateurs.core.example import Example, call, tensors
 from secateurs.measure.forward import device_of, evaluation, to_device
 from secateurs.measure.human import three
 
+CALM_S = 0.02
+"""For how long the threads of an engine may go on looking for work after a call."""
 _NOTICEABLE = 0.03
 """A ratio closer to 1 than this is not called a difference."""
 
@@ -47,8 +49,10 @@ def latency(
     """Time the models side by side on one input: name → median and spread in seconds.
 
     Every round times each model once, so that a machine that slows down slows all of them;
-    the order turns by one each round. One timing is the median of as many passes as fill
-    `min_time_s`. Runs in evaluation mode; modes and the thread count return afterwards.
+    the order turns by one each round. With several threads a short pause precedes each model,
+    so that none is slowed by threads of the last one that go on spinning. One timing is the
+    median of as many passes as fill `min_time_s`. Runs in evaluation mode; modes and the
+    thread count return afterwards.
 
     Args:
         models: what to compare, by name.
@@ -74,10 +78,17 @@ def latency(
         for turn in range(rounds):
             for i in range(len(names)):
                 name = names[(turn + i) % len(names)]
+                calm(used if len(names) > 1 else 1)
                 taken[name].append(median(passes[name]() for _ in range(repeats[name])))
     found = tensors(example)
     batch = len(found[0]) if found and found[0].ndim else 1
     return {n: _latency(taken[n], rounds * repeats[n], used, batch) for n in names}
+
+
+def calm(threads: int) -> None:
+    """Let the threads of the engine that ran last go to sleep, so that they slow no other."""
+    if threads > 1:
+        time.sleep(CALM_S)
 
 
 def _latency(rounds_s: list[float], runs: int, threads: int, batch: int) -> Latency:

@@ -20,6 +20,7 @@ from secateurs.realise.sparse.choose import choose
 from secateurs.realise.sparse.engine import Engine
 from secateurs.realise.sparse.lower import Lowering
 from secateurs.realise.sparse.ops import Product
+from secateurs.realise.sparse.passes import joined, part, passes_of
 from secateurs.realise.sparse.read import read, shapes_of
 from secateurs.realise.sparse.timings import default_path, timings
 
@@ -57,13 +58,17 @@ class Accelerated(nn.Module):
         *,
         instructions: str,
         threads: int,
+        passes: int = 1,
         lowered: Lowering | None = None,
     ) -> None:
-        """Encode the sparse layers of a traced program; see `accelerate`."""
+        """Encode the sparse layers of a traced program; see `accelerate`.
+
+        The program and the example are of one of `passes` equal parts of a batch.
+        """
         super().__init__()
         self.program, self.names = module.eval(), dict(names)
-        self.threads, self.instructions = threads, instructions
-        self.inputs = [(tuple(t.shape), t.dtype) for t in tensors(example)]
+        self.threads, self.instructions, self.passes = threads, instructions, passes
+        self.part_inputs = [(tuple(t.shape), t.dtype) for t in tensors(example)]
         self.chosen = dict(plan)
         lowered = lowered or Lowering(module, shapes_of(module, example), names)
         self.plan = [
@@ -85,6 +90,11 @@ class Accelerated(nn.Module):
         self.dense: nn.Module | None = None
         """What runs in its place, where the whole was measured to be slower than that."""
 
+    @property
+    def inputs(self) -> list[tuple[tuple[int, ...], torch.dtype]]:
+        """Shapes and types of a whole batch."""
+        return [(s and (s[0] * self.passes, *s[1:]), d) for s, d in self.part_inputs]
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute what the model computes.
 
@@ -100,7 +110,10 @@ class Accelerated(nn.Module):
         with torch.no_grad():
             if self.dense is not None:
                 return self.dense(*args, **kwargs)
-            return self.engine.run(args, kwargs)
+            if self.passes == 1:
+                return self.engine.run(args, kwargs)
+            parts = (part((args, kwargs), i, self.passes) for i in range(self.passes))
+            return joined([self.engine.run(*some) for some in parts])
 
     def run_dense_(self, module: nn.Module) -> None:
         """Let a dense program run in its place, and give up the sparse one."""
@@ -199,30 +212,74 @@ def accelerate(
     threads = threads or torch.get_num_threads()
     instructions = instructions or found[0]
     native.lanes(instructions)
-    module, names = read(plain, example)
-    lowered = Lowering(module, shapes_of(module, example), names)
+    module, names, lowered = _traced(plain, example)
+    whole, first, passes = module, example, passes_of(plain, example, lowered)
+    if passes > 1:
+        first = part(example, 0, passes)
+        few = _traced(plain, first)
+        if (few[1], few[2].ops.keys()) == (names, lowered.ops.keys()):
+            module, names, lowered = few
+        else:  # what it does depends on the number of images
+            first, passes = example, 1
     path = default_path() if cache == "default" else None if cache is None else Path(cache)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         with timings(path) as known:
-            plan = choose(
-                lowered.ops,
-                lowered.shapes,
-                instructions=instructions,
-                threads=threads,
-                bits=_BITS[weights],
-                known=known,
-                progress=progress,
-            )
+            plans = _plans(lowered, instructions, threads, _BITS[weights], known, progress)
     finally:
         torch.set_num_threads(before)
-    result = Accelerated(
-        module, names, example, plan, instructions=instructions, threads=threads, lowered=lowered
-    )
+    made = [
+        Accelerated(
+            module, names, first, plan,
+            instructions=instructions, threads=threads, passes=passes, lowered=lowered,
+        )
+        for plan in plans
+    ]  # fmt: skip
+    result = _faster(made, example)
     if rounds:
-        _settle_(result, plain, example, threads, rounds)
+        _settle_(result, plain, whole, example, threads, rounds)
     return result
+
+
+def _plans(
+    lowered: Lowering,
+    instructions: str,
+    threads: int,
+    bits: tuple[int, ...],
+    known: dict[str, Chosen],
+    progress: Progress | None,
+) -> list[dict[str, Chosen]]:
+    """Choose for every layer; with several threads also without torch's kernels where it has some.
+
+    Torch's threads go on looking for work after a product, which slows the layers behind it by
+    more than timing one layer shows.
+    """
+
+    def chosen(dense: bool) -> dict[str, Chosen]:
+        return choose(
+            lowered.ops, lowered.shapes,
+            instructions=instructions, threads=threads, bits=bits, dense=dense,
+            known=known, progress=progress,
+        )  # fmt: skip
+
+    plan = chosen(True)
+    mixed = len({c.sparse for c in plan.values()}) == 2
+    return [plan, chosen(False)] if mixed and threads > 1 else [plan]
+
+
+def _faster(made: list[Accelerated], example: Example) -> Accelerated:
+    """Return the one that is faster as a whole."""
+    if len(made) == 1:
+        return made[0]
+    models = {str(i): m for i, m in enumerate(made)}
+    timed = latency(models, example, threads=made[0].threads, rounds=5)
+    return made[int(min(timed, key=lambda name: timed[name].median_s))]
+
+
+def _traced(model: nn.Module, example: Example) -> tuple[fx.GraphModule, dict[str, str], Lowering]:
+    module, names = read(model, example)
+    return module, names, Lowering(module, shapes_of(module, example), names)
 
 
 def _check(model: nn.Module, example: Example) -> None:
@@ -240,17 +297,23 @@ def _check(model: nn.Module, example: Example) -> None:
 
 
 def _settle_(
-    result: Accelerated, model: nn.Module, example: Example, threads: int, rounds: int
+    result: Accelerated,
+    model: nn.Module,
+    program: fx.GraphModule,
+    example: Example,
+    threads: int,
+    rounds: int,
 ) -> None:
-    """Time whole passes side by side, and let the dense model run where it is faster."""
+    """Time whole calls side by side, and let the dense program run where it is faster."""
     models: dict[str, nn.Module] = {"dense": model}
     if any(t.dim() == 4 for t in tensors(example)):
         models["dense, channels last"] = _Last(copy.deepcopy(model))
     timed = latency({**models, "sparse": result}, example, threads=threads, rounds=rounds)
     result.latency = timed
     if result.speedup.high < 1:
+        result.program, result.part_inputs, result.passes = program.eval(), result.inputs, 1
         last = result.best_dense != "dense"
-        result.run_dense_(_Last(result.program) if last else result.program)
+        result.run_dense_(_Last(program) if last else program)
 
 
 class _Last(nn.Module):

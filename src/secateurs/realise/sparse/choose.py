@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from secateurs.measure.latency import calm
 from secateurs.realise.sparse import native
 from secateurs.realise.sparse.assemble import Segment, Work, assemble
 from secateurs.realise.sparse.choice import DENSE, Choice, Chosen
@@ -33,6 +34,7 @@ def choose(
     instructions: str,
     threads: int,
     bits: tuple[int, ...] = (32,),
+    dense: bool = True,
     known: dict[str, Chosen],
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Chosen]:
@@ -40,13 +42,13 @@ def choose(
 
     `bits` says what a weight may be stored in: 32, and 8 where that is faster.
     A layer stays dense only where torch's kernel is faster even though its result has to be
-    laid out for the next sparse layer.
+    laid out for the next sparse layer; with `dense` false, none does.
     """
     assembly = assemble(ops, shapes, {})
     arena = Arena(assembly.size)
     generator = np.random.default_rng(0)
     arena.array[:] = generator.standard_normal(len(arena.array), np.float32)
-    bench = _Bench(Writer(assembly, instructions, threads), arena, shapes, bits)
+    bench = _Bench(Writer(assembly, instructions, threads), arena, shapes, bits, dense)
     works = [
         (w, w.op) for p in assembly.parts if isinstance(p, Segment) for w in p.works
         if isinstance(w.op, Product)
@@ -57,17 +59,23 @@ def choose(
         if progress is not None:
             progress(done, len(works))
         key = _key(work, bench)
-        if key not in known:
-            known[key] = bench.measure(work)
-        found[work.makes] = known[key]
+        only = key if dense else f"{key} | sparse"
+        if only not in known and key in known and known[key].sparse:
+            known[only] = known[key]
+        if only not in known:
+            known[only] = bench.measure(work)
+        found[work.makes] = known[only]
     return found
 
 
 class _Bench:
     """Times products in an arena of random numbers."""
 
-    def __init__(self, writer: Writer, arena: Arena, shapes: Shapes, bits: tuple[int, ...]) -> None:
-        self.writer, self.arena, self.shapes, self.bits = writer, arena, shapes, bits
+    def __init__(
+        self, writer: Writer, arena: Arena, shapes: Shapes, bits: tuple[int, ...], dense: bool
+    ) -> None:
+        self.writer, self.arena, self.shapes = writer, arena, shapes
+        self.bits, self.dense = bits, dense
 
     def measure(self, work: Work) -> Chosen:
         op = work.op
@@ -77,10 +85,12 @@ class _Bench:
             choice: self._sparse(work, choice)
             for choice in (replace(c, bits=b) for c in self._candidates(work) for b in bits)
         }
+        calm(self.writer.threads)
         best, dense = _fastest(runs), dict(self._dense(op))
         sparse_s, dense_s = _in_turns([runs[best], dense[_fastest(dense)]])
+        wins = self.dense and dense_s + self._layout_s(work) <= sparse_s
         return Chosen(
-            best if sparse_s < dense_s + self._layout_s(work) else DENSE,
+            DENSE if wins else best,
             density=float((op.weight != 0).float().mean()),
             stored=runs[best].entries * best.together / op.weight.numel(),
             sparse_s=sparse_s,

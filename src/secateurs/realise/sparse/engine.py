@@ -85,7 +85,7 @@ class Engine:
             for p in self.assembly.parts
         ]
         self.assembly.parts.clear()  # their weights are encoded by now
-        self.constants = _constants(module)
+        self.constants = constants(module)
         self.arenas: list[Arena] = []
 
     def release_(self) -> None:
@@ -163,7 +163,8 @@ def _dense(op: Product, value: Any) -> Tensor:
     return y.clamp_(op.low, op.high) if op.clamped else y
 
 
-def _constants(module: fx.GraphModule) -> dict[str, Any]:
+def constants(module: fx.GraphModule) -> dict[str, Any]:
+    """Return what a program reads besides its inputs: target → tensor or plain value."""
     targets = [str(node.target) for node in module.graph.nodes if node.op == "get_attr"]
     return {target: attribute(module, target) for target in targets}
 

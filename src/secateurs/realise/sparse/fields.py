@@ -32,6 +32,9 @@ class Fields:
     names: dict[str, str]
     choices: dict[str, Chosen]
     inputs: Inputs
+    """Of one pass."""
+    passes: int
+    """Equal parts of a batch, computed one after another."""
     threads: int
     instructions: str
     best: bool
@@ -61,6 +64,7 @@ def read_fields(recipe: Mapping[str, Any], where: str) -> Fields:
             f"{where} is of kind {recipe.get('kind')!r}, not {KIND!r}; "
             "write it with Accelerated.save()"
         )
+    recipe = {"passes": 1, **recipe}  # files of before had no other
     names = {*Fields.__dataclass_fields__, "kind"}
     for field in sorted(names ^ recipe.keys()):
         raise FileError(f"{where}: {field!r} {'is missing' if field in names else 'is no field'}")
@@ -69,7 +73,8 @@ def read_fields(recipe: Mapping[str, Any], where: str) -> Fields:
         program=read.nodes(recipe["program"]),
         names=read.texts(recipe["names"]),
         choices=read.choices(recipe["choices"]),
-        inputs=read.inputs(recipe["inputs"]),
+        inputs=read.inputs(recipe["inputs"], recipe["passes"]),
+        passes=read.whole("passes", recipe["passes"], 1, LARGEST),
         threads=read.whole("threads", recipe["threads"], 1, _MOST_THREADS),
         instructions=read.word("instructions", recipe["instructions"], INSTRUCTIONS),
         best=read.flag("best", recipe["best"]),
@@ -126,7 +131,7 @@ class _Reader:
             seen.add(name)
         return value
 
-    def inputs(self, value: Any) -> Inputs:
+    def inputs(self, value: Any, passes: Any) -> Inputs:
         if not isinstance(value, list):
             raise self.refuse("inputs", value, "a list")
         found: Inputs = []
@@ -137,6 +142,8 @@ class _Reader:
             shape = tuple(self.whole(field, n, 0, LARGEST) for n in entry[0])
             if math.prod(shape) > LARGEST:
                 raise self.refuse(field, shape, f"a shape of at most {LARGEST} numbers")
+            if passes != 1 and not shape:
+                raise self.refuse(field, shape, "a shape that has images along its first axis")
             found.append((shape, _INPUTS[self.word(field, entry[1], tuple(_INPUTS))]))
         return found
 

@@ -20,6 +20,7 @@ from secateurs.realise.program_json import dump_program, load_program
 from secateurs.realise.sparse import native
 from secateurs.realise.sparse.accelerate import NOT_COMPILED, Accelerated
 from secateurs.realise.sparse.choice import Chosen
+from secateurs.realise.sparse.engine import constants
 from secateurs.realise.sparse.fields import (
     KIND,
     LARGEST,
@@ -42,13 +43,14 @@ def save_accelerated(model: Accelerated, path: str | os.PathLike[str]) -> int:
     Raises:
         FileError: it cannot be written, or holds an operation that is not torch's own.
     """
-    tensors = {n: t for n, t in model.engine.constants.items() if isinstance(t, Tensor)}
+    tensors = {n: t for n, t in constants(model.program).items() if isinstance(t, Tensor)}
     recipe = {
         "kind": KIND,
         "program": dump_program(model.program),
         "names": {n: model.names[n] for n in tensors},
         "choices": chosen_fields(model.chosen),
-        "inputs": inputs_fields(model.inputs),
+        "inputs": inputs_fields(model.part_inputs),
+        "passes": model.passes,
         "threads": model.threads,
         "instructions": model.instructions,
         "best": model.instructions == native.available()[0],
@@ -88,7 +90,8 @@ def load_accelerated(path: str | os.PathLike[str], *, threads: int | None = None
     with _reading(f"{where}, the layers"):
         result = Accelerated(
             module, fields.names, example, plan,
-            instructions=instructions, threads=threads or fields.threads, lowered=lowered,
+            instructions=instructions, threads=threads or fields.threads, passes=fields.passes,
+            lowered=lowered,
         )  # fmt: skip
     if fields.dense:
         result.run_dense_(module)

@@ -306,14 +306,13 @@ static void do_item(const void *given, int64_t step, int64_t item) {
 
 /* Run all steps, on at most so many threads, the caller's among them; 0, or -1 without memory. */
 int64_t run(const Step *steps, int64_t count, float *arena, float *const *outside, int64_t threads) {
-    Run *r = calloc(1, sizeof(Run) + count * sizeof(r->at[0]));
+    Run *r = run_new(count, (int)threads);
     if (!r) return -1;
     const Job job = {steps, arena, outside};
-    r->steps = count;
     r->work = do_item;
     r->job = &job;
-    for (int64_t s = 0; s < count; s++) r->at[s].items = steps[s].items;
-    team_do(r, (int)threads);
+    for (int64_t s = 0; s < count; s++) run_items(r, s, steps[s].items);
+    team_do(r);
     return 0;
 }
 
