@@ -7,7 +7,8 @@
 Weights are random and dropped at random, at the given density in every layer but the first and
 depthwise convolutions; time does not depend on which. Engines are timed in turns and the ratio
 is taken round by round against the one that is fastest dense. Needs `pip install
-'secateurs[bench,export]' openvino`. Cells that are done are not done again.
+'secateurs[bench,export]' openvino`. Results go into docs/results/runtime.jsonl too: what it has
+of this kind of processor is not done again; remove its lines to begin anew.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from runtime_engines import ENGINES, other_numbers
@@ -24,8 +26,9 @@ from torch import Tensor, nn
 
 from secateurs.measure.environment import environment
 from secateurs.measure.latency import latency, speedups
+from secateurs.measure.report import write_whole
 from secateurs.models.create import create
-from secateurs.realise.sparse import accelerate
+from secateurs.realise.sparse import accelerate, native
 
 
 @dataclass(frozen=True)
@@ -155,8 +158,9 @@ def measure(cell: Cell, rounds: int, int8: bool) -> dict[str, object]:
     timed = latency({**models, "secateurs": fast}, x, threads=cell.threads, rounds=rounds)
     best = min(ENGINES, key=lambda name: timed[name].median_s)
     gain = speedups(timed, best)["secateurs"]
-    layers = [line.chosen for line in fast.plan]
+    layers = [line.chosen for line in fast.plan if line.chosen.sparse]
     return {
+        "instructions": fast.instructions,
         **asdict(cell),
         "name": cell.name,
         "median_s": {name: t.median_s for name, t in timed.items()},
@@ -164,26 +168,38 @@ def measure(cell: Cell, rounds: int, int8: bool) -> dict[str, object]:
         "speedup": [gain.ratio, gain.low, gain.high],
         "compiled_s": made_s,
         "difference": off,
-        "layers": [asdict(c) for c in layers],
+        "passes": fast.passes,
+        "sparse_layers_s": [sum(c.dense_s for c in layers), sum(c.sparse_s for c in layers)],
         "environment": environment(),
     }
 
 
-def done(file: Path) -> dict[str, dict[str, object]]:
-    lines = file.read_text().splitlines() if file.exists() else []
-    return {row["name"]: row for row in map(json.loads, lines)}
+def rows_of(*files: Path) -> list[dict[str, Any]]:
+    """Read the results of several files, the first's first, one of each cell and processor."""
+    lines = [line for f in files if f.exists() for line in f.read_text().splitlines()]
+    found = {(row["instructions"], row["name"]): row for row in map(json.loads, lines)}
+    return list(found.values())
 
 
-def left(cells: list[Cell], have: dict[str, dict[str, object]], only: str) -> Iterator[Cell]:
+def left(cells: list[Cell], rows: list[dict[str, Any]], only: str) -> Iterator[Cell]:
+    """Yield the cells that this processor has no result of."""
+    have = {row["name"] for row in rows if row["instructions"] == native.available()[0]}
     for cell in dict.fromkeys(cells):
         if cell.name not in have and cell.name.startswith(only):
             yield cell
 
 
+def _place(row: dict[str, Any]) -> tuple[Any, ...]:
+    """Say where a row stands: by processor, threads, batch, network, pattern and zeros."""
+    kind = native.INSTRUCTIONS.index(row["instructions"])
+    network = list(NETWORKS).index(row["network"])
+    return kind, row["threads"], row["batch"], network, row["pattern"], -row["density"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of results")
-    parser.add_argument("--page", type=Path, help="write the page, and the plot beside it")
+    parser.add_argument("--page", type=Path, default=Path("docs/results/runtime.md"))
     parser.add_argument("--every", action="store_true", help="the whole grid")
     parser.add_argument("--only", default="", help="cells whose name begins so")
     parser.add_argument("--int8", action="store_true", help="also time bfloat16 and 8 bits")
@@ -191,16 +207,19 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1e9, help="begin no cell after so long")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    file, start = options.out / "cells.jsonl", time.monotonic()
-    for cell in left(every() if options.every else CHOSEN, done(file), options.only):
+    lines, file = options.page.with_suffix(".jsonl"), options.out / "cells.jsonl"
+    start = time.monotonic()
+    for cell in left(every() if options.every else CHOSEN, rows_of(lines, file), options.only):
         if time.monotonic() - start > options.seconds:
             break
         row = measure(cell, options.rounds, options.int8)
         with file.open("a") as out:
             out.write(json.dumps(row) + "\n")
         print(f"{cell.name}: {row['speedup'][0]:.2f}x over {row['best']}", flush=True)
-    if options.page:
-        page(list(done(file).values()), options.page)
+    rows = rows_of(lines, file)
+    rows.sort(key=_place)
+    write_whole(lines, "".join(json.dumps(row) + "\n" for row in rows))
+    page(rows, options.page)
 
 
 if __name__ == "__main__":

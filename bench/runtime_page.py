@@ -14,29 +14,37 @@ ORDER = ("torch", "torch, channels last", "inductor", "ONNX Runtime", "OpenVINO"
 
 
 MADE = "Made by `python bench/runtime.py --out runs/runtime --page docs/results/runtime.md`."
+WORDS = "\n## What to make of it\n"
 
 
 def page(rows: Sequence[Row], path: Path) -> None:
-    """Write the table of all cells, and the plot beside it."""
-    facts = rows[0]["environment"]
-    below = own_words(path, "\n## ", MADE)
+    """Write a table for every kind of processor, and the plot beside it."""
+    below = own_words(path, WORDS, MADE)
     lines = [
         "# Sparse networks against dense engines\n",
-        f"{facts['cpu']}, {facts['cores']} cores, torch {facts['torch']}, float32. Whole networks, "
-        "random weights, dropped at random; the first layer stays dense in networks of more than "
-        "eight. Milliseconds are medians; "
-        "the ratio is over the fastest dense engine of the same run, taken round by round "
-        "(quartiles in brackets); above 1 the sparse network is faster.\n",
-        aligned([_HEAD, *map(_cells, rows)]),
-        "",
-        *_beside(rows),
+        "Whole networks in float32, random weights, dropped at random; the first layer stays dense "
+        "in networks of more than eight. Milliseconds are medians; the ratio is over the fastest "
+        "dense engine of the same run, taken round by round (quartiles in brackets); above 1 the "
+        "sparse network is faster.\n",
+    ]
+    kinds = dict.fromkeys(r["instructions"] for r in rows)
+    for kind in kinds:
+        some = [r for r in rows if r["instructions"] == kind]
+        facts = some[0]["environment"]
+        lines += [
+            f"## {kind.upper()}\n",
+            f"{facts['cpu']}, {facts['cores']} cores, torch {facts['torch']}.\n",
+            aligned([_HEAD, *map(_cells, some)]),
+            "",
+            *_beside(some),
+        ]
+    lines += [
         f"![Speed-up over the fastest dense engine]({path.stem}.svg)",
-        "",
-        *([f"## {below}\n"] if below else []),
+        *([f"{WORDS}\n{below}\n"] if below else [""]),
         MADE,
     ]
     write_whole(path, "\n".join(lines) + "\n")
-    plot(rows, path.with_suffix(".svg"))
+    plot([r for r in rows if r["instructions"] == next(iter(kinds))], path.with_suffix(".svg"))
 
 
 _HEAD = (
@@ -61,20 +69,16 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _beside(rows: Sequence[Row]) -> list[str]:
-    """Say what engines of other precisions took in the same runs."""
-    found = [
-        f"{row['network']} at batch {row['batch']} on {row['threads']} threads: {name} "
-        f"{1e3 * seconds:.1f} ms, secateurs in float32 {1e3 * row['median_s']['secateurs']:.1f} ms"
-        for row in rows
-        for name, seconds in row["median_s"].items()
-        if name not in (*ORDER, "secateurs")
-    ]
-    lines = [f"- {line}" for line in found]
-    return (
-        ["Other precisions, timed in the same runs and not counted above:\n", *lines, ""]
-        if lines
-        else []
-    )
+    """Lay out what engines of other precisions took in the same runs, in milliseconds."""
+    others = dict.fromkeys(n for r in rows for n in r["median_s"] if n not in (*ORDER, "secateurs"))
+    if not others:
+        return []
+    lines = [("network", "pattern", "zeros", "batch", "threads", "secateurs", *others)]
+    for row in rows:
+        ms = {name: f"{1e3 * s:.1f}" for name, s in row["median_s"].items()}
+        if others.keys() & ms.keys():
+            lines.append((*_cells(row)[:5], ms["secateurs"], *(ms.get(n, "") for n in others)))
+    return ["Other precisions, timed in the same runs and not counted above:\n", aligned(lines), ""]
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
@@ -98,7 +102,8 @@ def plot(rows: Sequence[Row], path: Path) -> None:
         axes.errorbar([100 * z for z in zeros], ratio, bars, marker="o", label=pattern)
     axes.axhline(1, color="grey", linewidth=1)
     axes.set(xlabel="zeros, %", ylabel="times faster than the fastest dense engine")
-    axes.set_title("ResNet-50, float32, batch 1, one thread")
+    kind = rows[0]["instructions"].upper()
+    axes.set_title(f"ResNet-50, float32, batch 1, one thread, {kind}")
     axes.legend()
     figure.savefig(path, bbox_inches="tight")
     plt.close(figure)
