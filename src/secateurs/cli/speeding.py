@@ -12,8 +12,9 @@ from secateurs.measure.human import duration, percent, size
 from secateurs.models.create import input_shape
 from secateurs.realise.coding.container import read
 from secateurs.realise.packed import load
-from secateurs.realise.sparse.accelerate import Accelerated, Weights, weights_for
+from secateurs.realise.sparse.accelerate import Weights, weights_for
 from secateurs.realise.sparse.accelerate import accelerate as accelerated
+from secateurs.realise.sparse.accelerated import Accelerated
 from secateurs.realise.sparse.choice import Choice
 from secateurs.runs.again import accelerate_run
 from secateurs.runs.sparse import sentence

@@ -90,7 +90,7 @@ def han(
     model = copy.deepcopy(task.model)
     place = where(model, task.example, "element", exclude=exclude)
     graph = trace(model, task.example) if neurons else None
-    share, pictures = _shares(task, place, rule, named(densities, place.sites))
+    share, pictures = _shares(task, target, place, rule, named(densities, place.sites))
     q = dict.fromkeys(place.sites, quality) | numbers(qualities, place.sites, what="quality")
     dense = {name: spread(weights(model)[name], None) for name in place.sites}
     mask = Mask({})
@@ -131,7 +131,7 @@ def _above(
 
 
 def _shares(
-    task: Task, place: Where, rule: Rule, own: dict[str, float]
+    task: Task, target: Target, place: Where, rule: Rule, own: dict[str, float]
 ) -> tuple[Callable[[Target], Quota], dict[str, str]]:
     """Return how a target is shared among the layers, and the picture of why."""
     scores = score(place.sites, l1, weight=weights(task.model))
@@ -141,6 +141,7 @@ def _shares(
         raise EvidenceError(
             "sensitivity is measured on data; pass Task(batches=...), or use the rule density"
         )
+    target.refuse_multiples("the sensitivity of layers says how many weights stay")
     folder = task.folder / "sensitivity" if task.folder is not None else None
     curves = scan(task.model, place.sites, scores, task.batches, folder=folder, say=task.say)
     pictures = {}

@@ -221,6 +221,8 @@ def test_what_cannot_be_done_is_said(task):
         tolerated({"a": SITES["3.weight"]}, {"a": stops}, 0.1)
     with pytest.raises(EvidenceError, match=r"sensitivity is measured on data; pass Task\(batches"):
         han(replace(task, batches=None), Target())
+    with pytest.raises(BudgetError, match=r"sensitivity of layers says .* multiples of 4 cannot"):
+        han(task, Target(multiple_of=4))
     with pytest.raises(UnknownNameError, match="unknown rule 'x'; use one of sensitivity, dens"):
         han(task, Target(), rule="x")
     with pytest.raises(UnknownNameError, match="unknown std 'x'; use one of dense, kept, all"):

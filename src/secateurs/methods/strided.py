@@ -92,13 +92,14 @@ def stride_for(target: Target, *, largest: int = 9) -> tuple[int, int]:
     (3, 4)
 
     Raises:
-        BudgetError: there is none up to `largest`, or the target is no density.
+        BudgetError: there is none up to `largest`, or the target is no density, or of multiples.
     """
     if target.kind != "density":
         raise BudgetError(
             f"strides keep a fraction of kernel positions, so --{target.kind} "
             f"{target.fraction:g} cannot be met; use --density"
         )
+    target.refuse_multiples("strides say how many positions of a kernel stay")
     for stride in range(2, largest + 1):
         keep = round(target.fraction * stride)
         if 0 < keep < stride and abs(keep / stride - target.fraction) <= 0.01:

@@ -77,6 +77,8 @@ def test_a_density_that_no_stride_gives_is_refused_with_one_that_would_do():
         stride_for(Target("density", 0.03))
     with pytest.raises(BudgetError, match=r"which is 8 of 9"):
         stride_for(Target("density", 1.0))
+    with pytest.raises(BudgetError, match="so multiples of 8 cannot be kept"):
+        stride_for(Target("density", 0.5, multiple_of=8))
     with pytest.raises(BudgetError, match="fraction of kernel positions, so --macs"):
         stride_for(Target("macs", 0.5))
 

@@ -122,6 +122,11 @@ class Target:
         if self.multiple_of < 1:
             raise BudgetError(f"cannot keep multiples of {self.multiple_of}; use 1 or more")
 
+    def refuse_multiples(self, why: str) -> None:
+        """Raise `BudgetError` where multiples are asked of a method that cannot keep to them."""
+        if self.multiple_of > 1:
+            raise BudgetError(f"{why}, so multiples of {self.multiple_of} cannot be kept")
+
     def at(self, fraction: float) -> "Target":
         """Return the same target at another fraction, for one round of several."""
         return replace(self, fraction=fraction)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from secateurs.core.errors import FileError
 from secateurs.measure.latency import Latency, Speedup
-from secateurs.realise.sparse.accelerate import Accelerated, Weights, accelerate
+from secateurs.realise.sparse.accelerate import Weights, accelerate
+from secateurs.realise.sparse.accelerated import Accelerated
 from secateurs.runs.folder import read_recipe
 from secateurs.runs.prepare import inputs
 from secateurs.runs.results import example_of, timings

@@ -5,7 +5,8 @@ from torch import nn
 from secateurs.core.errors import PruneError
 from secateurs.core.example import Example
 from secateurs.measure.human import duration
-from secateurs.realise.sparse.accelerate import Accelerated, accelerate
+from secateurs.realise.sparse.accelerate import accelerate
+from secateurs.realise.sparse.accelerated import Accelerated
 
 _ROUNDS = 5
 

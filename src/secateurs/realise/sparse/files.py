@@ -1,7 +1,6 @@
-"""An accelerated network as one `.secz` file, and back; docs/runtime.md lists its fields.
+"""An accelerated network from a `.secz` file, every field checked before a kernel runs.
 
-The file holds the traced program, its weights and the choice of each layer: no offset and no
-address. Entries are made anew from the weights, for the instructions that are there.
+Entries are made anew from the weights, for the instructions that are there.
 """
 
 import os
@@ -15,48 +14,19 @@ from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from secateurs.core.errors import FileError, PruneError
-from secateurs.realise.coding.container import Contents, read, write
-from secateurs.realise.program_json import dump_program, load_program
+from secateurs.realise.coding.container import Contents, read
+from secateurs.realise.program_json import load_program
 from secateurs.realise.sparse import native
-from secateurs.realise.sparse.accelerate import NOT_COMPILED, Accelerated
+from secateurs.realise.sparse.accelerated import NOT_COMPILED, Accelerated
 from secateurs.realise.sparse.choice import Chosen
-from secateurs.realise.sparse.engine import constants
 from secateurs.realise.sparse.fields import (
-    KIND,
     LARGEST,
     Fields,
-    chosen_fields,
-    inputs_fields,
     read_fields,
 )
 from secateurs.realise.sparse.lower import Lowering
 from secateurs.realise.sparse.ops import Product
 from secateurs.realise.sparse.steps import fits_small
-
-_QUICK = ("all", "bitmask")
-"""How places of weights are coded; the other codecs take many times as long to try."""
-
-
-def save_accelerated(model: Accelerated, path: str | os.PathLike[str]) -> int:
-    """Write an accelerated network whole or not at all; returns the file's size in bytes.
-
-    Raises:
-        FileError: it cannot be written, or holds an operation that is not torch's own.
-    """
-    tensors = {n: t for n, t in constants(model.program).items() if isinstance(t, Tensor)}
-    recipe = {
-        "kind": KIND,
-        "program": dump_program(model.program),
-        "names": {n: model.names[n] for n in tensors},
-        "choices": chosen_fields(model.chosen),
-        "inputs": inputs_fields(model.part_inputs),
-        "passes": model.passes,
-        "threads": model.threads,
-        "instructions": model.instructions,
-        "best": model.instructions == native.available()[0],
-        "dense": model.dense is not None,
-    }
-    return write(path, tensors, recipe, indices=_QUICK)
 
 
 def load_accelerated(path: str | os.PathLike[str], *, threads: int | None = None) -> Accelerated:
