@@ -250,6 +250,19 @@ def time_models(study: str, seed: int, out: Path, data_dir: str | None) -> None:
     write_whole(out / study / "latency.json", json.dumps(record, indent=1) + "\n")
 
 
+def about(name: str) -> str:
+    """Say how the networks of a study are trained."""
+    study = STUDIES[name]
+    dense, recover = study.dense, study.recover
+    images = f"{study.images:,} images" if study.images else "all training images"
+    seeds = "All seeds cut the same dense network. " if study.shared else ""
+    return (
+        f"{seeds}The dense network learns {dense.epochs} epochs from {images}, at {dense.lr:g} at "
+        f"most; recovery is {recover.epochs} epoch{'s' * (recover.epochs > 1)} at {recover.lr:g}, "
+        "beside what a method trains itself.\n"
+    )
+
+
 def latencies(study: str, out: Path) -> dict[str, Any]:
     """Read what `time_models` measured: arm → seconds and verdict; nothing where it did not."""
     place = out / study / "latency.json"
@@ -321,7 +334,8 @@ def main() -> None:
             run(study, args.seeds, args.only, args.out, args.data_dir)
         results = {s: collect(s, args.seeds, args.out) for s in STUDIES}
         record_all(lines, args.out)
-        write_whole(args.page, page(results, {s: latencies(s, args.out) for s in STUDIES}))
+        timed = {s: latencies(s, args.out) for s in STUDIES}
+        write_whole(args.page, page(results, timed, {s: about(s) for s in STUDIES}))
 
 
 if __name__ == "__main__":

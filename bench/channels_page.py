@@ -40,7 +40,7 @@ HEADER = (
 TITLES = {
     "digits": "`digits_cnn` on the digits, half of the MACs",
     "mnist": "LeNet-5 on MNIST, half of the MACs",
-    "cifar10": "ResNet-20 on CIFAR-10, six tenths of the MACs; all seeds cut one dense network",
+    "cifar10": "ResNet-20 on CIFAR-10, six tenths of the MACs",
 }
 
 HEAD = """# Channels, kernels and fibres: every method beside its controls
@@ -68,19 +68,24 @@ memory; (b) as quoted by later work. Of `inbound`, `reduce and reuse`, `kernels,
 """
 
 
-def page(results: Mapping[str, Records], timed: Mapping[str, Mapping[str, Any]]) -> str:
+def page(
+    results: Mapping[str, Records],
+    timed: Mapping[str, Mapping[str, Any]],
+    about: Mapping[str, str],
+) -> str:
     """Write what has been measured so far as one Markdown page."""
     parts = [HEAD]
     for study, records in results.items():
         if "dense" in records:
-            parts += [f"## {TITLES[study]}\n", aligned(rows(records, timed.get(study, {}))), ""]
-            parts.append(repairs(records))
+            parts += [f"## {TITLES[study]}\n", about[study]]
+            parts += [aligned(rows(records, timed.get(study, {}))), ""]
+            parts += [near(records), repairs(records)]
     absent = [study for study, records in results.items() if "dense" not in records]
     if absent:
         parts.append(f"Not measured yet: {', '.join(absent)}.\n")
     parts.append(WHY)
     parts.append("Made by `python bench/channels.py digits mnist --data-dir DATA`.\n")
-    return "\n".join(part for part in parts if part is not None)
+    return "\n".join(parts)
 
 
 def rows(records: Records, timed: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -120,6 +125,19 @@ def lost(dense: Sequence[float], ours: Sequence[float]) -> str:
     found = difference(dense[: len(ours)], ours)
     tie = " tie" if found.tie else ""
     return f"{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]{tie}"
+
+
+def near(records: Records, points: float = 1.5) -> str:
+    """Say which recovered networks end further below the dense one than so many points."""
+    dense = [100 * r["accuracy"] for r in records["dense"][0]]
+    trained = {n: p[max(p)] for n, p in records.items() if n != "dense" and max(p)}
+    away = {n: mean(dense) - 100 * mean(r["accuracy"] for r in rs) for n, rs in trained.items()}
+    far = [f"{name} ({gap:.2f})" for name, gap in away.items() if gap > points]
+    if not away:
+        return ""
+    rest = f", all but {', '.join(far)}" if far else ""
+    count = f"{len(away) - len(far)} of {len(away)}"
+    return f"{count} recovered networks end within {points} points of dense{rest}.\n"
 
 
 def repairs(records: Records) -> str:

@@ -10,7 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import channels
-from channels import ARMS, STUDIES, collect, latencies, place_of, recall, record_all, run
+from channels import ARMS, STUDIES, about, collect, latencies, place_of, recall, record_all, run
 from channels_page import lost, page, shown
 
 from secateurs.methods.table import METHODS
@@ -74,9 +74,11 @@ def test_records_survive_their_folder(done, tmp_path, monkeypatch):
 
 def test_the_page_holds_every_row(done):
     _, found = done
-    text = page({"digits": found, "mnist": {}}, {})
+    text = page({"digits": found, "mnist": {}}, {}, {"digits": about("digits")})
     assert all(f"| {name}" in text for name in ("dense", *SLICE))
     assert "Not measured yet: mnist" in text
+    assert "learns 20 epochs from all training images" in text
+    assert "3 of 3 recovered networks end within 1.5 points" in text
     assert "Without any training, cutting by l2 leaves" in text
 
 
