@@ -24,9 +24,10 @@ def sentence(fast: Accelerated) -> str:
     sparse, dense = fast.latency["sparse"], fast.latency[fast.best_dense]
     skipping = sum(line.chosen.sparse for line in fast.plan)
     threads = f"{sparse.threads} thread{'s' if sparse.threads > 1 else ''}"
+    passes = f" in {fast.passes} passes" if fast.passes > 1 else ""
     told = (
         f"the sparse run time skips the zeros of {skipping} of {len(fast.plan)} layers: "
         f"{duration(sparse.median_s)} against {duration(dense.median_s)} ({fast.best_dense}), "
-        f"{sparse.batch} at once on {threads}, {fast.speedup.verdict}"
+        f"{sparse.batch} at once{passes} on {threads}, {fast.speedup.verdict}"
     )
     return f"{told}; dense kernels run instead." if fast.dense is not None else f"{told}."

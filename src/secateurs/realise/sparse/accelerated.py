@@ -145,7 +145,8 @@ class Accelerated(nn.Module):
             return f"dense, since sparse layers made it {why}"
         small = sum(line.chosen.choice.bits == 8 for line in self.plan)
         bits = f", {small} of them in 8 bits" if small else ""
-        return f"{sparse} of {len(self.plan)} layers sparse{bits}, {self.threads} threads"
+        passes = f", {self.passes} passes" if self.passes > 1 else ""
+        return f"{sparse} of {len(self.plan)} layers sparse{bits}, {self.threads} threads{passes}"
 
 
 def _inputs(found: list[tuple[tuple[int, ...], torch.dtype]]) -> str:

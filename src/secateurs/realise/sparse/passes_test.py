@@ -73,6 +73,7 @@ def test_a_batch_in_passes_is_the_batch(images):
     model, x = network(), torch.randn(images, 3, 16, 16)
     fast = sparse(model, x)
     assert fast.passes == images
+    assert f"{images} passes" in repr(fast)
     exact = model.double()(x.double())
     assert (fast(x).double() - exact).abs().max() < 1e-5 * exact.abs().max()
 
