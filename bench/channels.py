@@ -76,7 +76,7 @@ STUDIES = {
         "resnet20",
         "cifar10",
         Trainer(epochs=16, lr=0.1, schedule="one_cycle", precision="auto", channels_last="auto"),
-        replace(FINETUNE, epochs=2, lr=0.02, precision="auto", channels_last="auto"),
+        replace(FINETUNE, epochs=3, lr=0.02, precision="auto", channels_last="auto"),
         128,
         0.6,
         {"dcp": {"rounds": 2}, "brain_damage": {"rounds": 2}},

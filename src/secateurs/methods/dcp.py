@@ -94,8 +94,7 @@ def dcp(
     rest: Sites = {name: site for name, site in sites.items() if name not in work.decision}
     scores = score(rest, CRITERIA["l2"], weight=weights(model))
     decision = {**work.decision, **decide(rest, scores, counts)}
-    like = task.model if task.repair == "least-squares" else None
-    return finish(task, model, scatter(sites, decision), place.graph, like=like)
+    return finish(task, model, scatter(sites, decision), place.graph, like=task.model)
 
 
 def stages(order: list[str], losses: int) -> list[tuple[str | None, list[str]]]:

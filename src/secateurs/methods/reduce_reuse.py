@@ -87,8 +87,7 @@ def reduce_reuse(
                 activity = seen[reader.path].of_units(reader)
                 mix, constant = activity.mix(decision[name], ridge, reuse=reuse)
                 replace_(reader, decision[name], mix, constant)
-    like = task.model if task.repair == "least-squares" else None
-    return finish(task, model, scatter(sites, decision), place.graph, like=like)
+    return finish(task, model, scatter(sites, decision), place.graph, like=task.model)
 
 
 @dataclass

@@ -9,6 +9,7 @@ from secateurs.methods.readers import Reader
 from secateurs.methods.reduce_reuse import Activity, Moments, reduce_reuse, replace_
 from secateurs.methods.task import Target, Task
 from secateurs.models.digits import DigitsCNN, TinyViT
+from secateurs.recovery.batchnorm import recalibrate_
 from secateurs.recovery.rows import Linear
 
 
@@ -106,6 +107,19 @@ def test_a_target_is_met_and_proved_and_reuse_is_nearer_than_reduce(build):
     dense = predict(trace(model, data[0][0]), {}).macs
     assert 0.49 * dense < predict(trace(result.model, data[0][0]), {}).macs <= 0.5 * dense
     assert found[True] < found[False]
+
+
+def test_outputs_are_repaired_towards_the_network_as_it_was_given():
+    torch.manual_seed(0)
+    model, data = DigitsCNN(), inputs(64, 1, 8, 8)
+    recalibrate_(model, data)
+    task = Task(model.eval(), data[0][0], batches=lambda: data, repair="bn")
+    small = reduce_reuse(task, Target("density", 0.5)).model.eval()
+    x = torch.cat([x for x, _ in data])
+    with torch.no_grad():
+        was, now = model(x), small(x)
+    assert ((now.mean(0) - was.mean(0)).abs() / was.std(0)).max() < 0.02
+    assert (now.std(0) / was.std(0) - 1).abs().max() < 0.03
 
 
 def test_data_are_needed():
