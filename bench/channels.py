@@ -19,7 +19,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from channels_page import page
+from channels_page import WHY, WORDS, page
+from own_words import own_words
 
 from secateurs.measure.accuracy import evaluate
 from secateurs.measure.compute import macs
@@ -191,8 +192,8 @@ def place_of(out: Path, study: str, seed: int, arm: str, epochs: int) -> Path:
     return out / study / f"seed-{seed}" / f"{words}-{epochs}.json"
 
 
-def cell(job: Job, study: str, name: str, epochs: int, out: Path) -> dict[str, Any]:
-    """Return what one arm gives on one seed, done or read back."""
+def cell(job: Job, study: str, name: str, epochs: int, out: Path, dense: float) -> dict[str, Any]:
+    """Return what one arm gives on one seed, of a dense network so accurate; or read it back."""
     arm, seed = ARMS[name], job.recipe.seed
     place = place_of(out, study, seed, name, epochs)
     if place.exists():
@@ -203,6 +204,7 @@ def cell(job: Job, study: str, name: str, epochs: int, out: Path) -> dict[str, A
     assert job.data.test is not None
     record = {
         "accuracy": evaluate(pruned.model, job.data.test).value,
+        "dense": dense,
         "macs": macs(pruned.model, job.data.example) / macs(job.model, job.data.example),
         "parameters": parameters(pruned.model) / parameters(job.model),
         "density": pruned.mask.density,
@@ -223,11 +225,11 @@ def run(study: str, seeds: Iterable[int], only: list[str], out: Path, data_dir: 
             continue
         job = job_of(study, seed, out, data_dir)
         assert job.data.test is not None
+        value = evaluate(job.model, job.data.test).value
         if not dense.exists():
-            value = evaluate(job.model, job.data.test).value
             write_whole(dense, json.dumps({"accuracy": value}) + "\n")
         for name, epochs in cells:
-            found = cell(job, study, name, epochs, out)
+            found = cell(job, study, name, epochs, out, value)
             line = f"{study} seed {seed}  {name}, {epochs} epochs"
             print(f"{line}: {100 * found['accuracy']:.2f} %", flush=True)
 
@@ -335,7 +337,8 @@ def main() -> None:
         results = {s: collect(s, args.seeds, args.out) for s in STUDIES}
         record_all(lines, args.out)
         timed = {s: latencies(s, args.out) for s in STUDIES}
-        write_whole(args.page, page(results, timed, {s: about(s) for s in STUDIES}))
+        below = own_words(args.page, WORDS, WHY)
+        write_whole(args.page, page(results, timed, {s: about(s) for s in STUDIES}, below))
 
 
 if __name__ == "__main__":

@@ -57,6 +57,7 @@ kernels and fibres, so MACs stay. Latency is of the first seed's network on one 
 of paired rounds against dense, on a batch of 64.
 """
 
+WORDS = "## What to make of it\n"
 WHY = """## Papers, and why the numbers differ
 
 The papers' losses are on CIFAR-10 with ResNet-56 and VGG, after 40 to 400 epochs of tuning; ours
@@ -72,8 +73,9 @@ def page(
     results: Mapping[str, Records],
     timed: Mapping[str, Mapping[str, Any]],
     about: Mapping[str, str],
+    below: str = "",
 ) -> str:
-    """Write what has been measured so far as one Markdown page."""
+    """Write what has been measured so far as one Markdown page; `below` is a person's words."""
     parts = [HEAD]
     for study, records in results.items():
         if "dense" in records:
@@ -83,6 +85,7 @@ def page(
     absent = [study for study, records in results.items() if "dense" not in records]
     if absent:
         parts.append(f"Not measured yet: {', '.join(absent)}.\n")
+    parts += [f"{WORDS}\n{below}\n"] if below else []
     parts.append(WHY)
     parts.append("Made by `python bench/channels.py digits mnist --data-dir DATA`.\n")
     return "\n".join(parts)
@@ -101,11 +104,13 @@ def rows(records: Records, timed: Mapping[str, Any]) -> list[tuple[str, ...]]:
         last = phases[max(phases)]
         share = [f"{100 * mean(r[key] for r in last):.0f} %" for key in ("macs", "parameters")]
         cut = [100 * r["accuracy"] for r in phases.get(0, ())]
-        done = [100 * r["accuracy"] for n, rs in phases.items() if n for r in rs]
+        recovered = phases[max(phases)] if max(phases) else ()
+        done = [100 * r["accuracy"] for r in recovered]
+        before = [100 * r["dense"] for r in recovered]
         seeds = dict.fromkeys(str(len(phases[n])) for n in sorted(phases))
         speed = timed.get(name, {}).get("verdict", "").removeprefix("faster by ")
         lines.append(
-            (name, PAPER.get(name, ""), *share, shown(cut), shown(done), lost(dense, done),
+            (name, PAPER.get(name, ""), *share, shown(cut), shown(done), lost(before, done),
              speed, " and ".join(seeds))
         )  # fmt: skip
     return lines
@@ -119,19 +124,18 @@ def shown(values: Sequence[float]) -> str:
 
 
 def lost(dense: Sequence[float], ours: Sequence[float]) -> str:
-    """Show what the recovered networks lost against the dense ones of the same seeds."""
+    """Show what recovered networks lost against the dense ones that they were cut from."""
     if len(ours) < 2:
         return f"{dense[0] - ours[0]:+.2f}" if ours else "-"
-    found = difference(dense[: len(ours)], ours)
+    found = difference(dense, ours)
     tie = " tie" if found.tie else ""
     return f"{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]{tie}"
 
 
 def near(records: Records, points: float = 1.5) -> str:
     """Say which recovered networks end further below the dense one than so many points."""
-    dense = [100 * r["accuracy"] for r in records["dense"][0]]
     trained = {n: p[max(p)] for n, p in records.items() if n != "dense" and max(p)}
-    away = {n: mean(dense) - 100 * mean(r["accuracy"] for r in rs) for n, rs in trained.items()}
+    away = {n: 100 * mean(r["dense"] - r["accuracy"] for r in rs) for n, rs in trained.items()}
     far = [f"{name} ({gap:.2f})" for name, gap in away.items() if gap > points]
     if not away:
         return ""
@@ -145,9 +149,8 @@ def repairs(records: Records) -> str:
     raw, fitted = (records.get(f"l2, {how}", {}).get(0) for how in ("no repair", "least squares"))
     if not raw or not fitted:
         return ""
-    dense = [100 * r["accuracy"] for r in records["dense"][0]]
     left, mended = ([100 * r["accuracy"] for r in some] for some in (raw, fitted))
-    worst = max(a - b for a, b in zip(dense, mended, strict=False))
+    worst = max(100 * (r["dense"] - r["accuracy"]) for r in fitted)
     return (
         f"Without any training, cutting by l2 leaves {shown(left)} % without repair and "
         f"{shown(mended)} % with the least-squares repair, at most {worst:.2f} points below dense "
