@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from secateurs.core.errors import PruneError, UnknownNameError
-from secateurs.measure.latency import Latency, Speedup, latency, speedups
+from secateurs.measure.latency import CALM_S, Latency, Speedup, latency, speedups
 
 
 class Sleeps(nn.Module):
@@ -45,6 +45,17 @@ def test_models_take_turns_and_the_order_turns_too():
 def test_short_passes_are_repeated_to_fill_the_time():
     found = latency({"a": Sleeps(0.001)}, torch.zeros(1), rounds=2, min_time_s=0.006)
     assert 2 < found["a"].runs <= 12
+
+
+@pytest.mark.parametrize(("threads", "count", "pauses"), [(1, 2, 0), (2, 2, 10), (2, 1, 0)])
+def test_threads_that_spin_may_go_to_sleep_before_the_next_model(
+    monkeypatch, threads, count, pauses
+):
+    taken = []
+    monkeypatch.setattr(time, "sleep", taken.append)
+    models = {str(i): nn.Identity() for i in range(count)}
+    latency(models, torch.zeros(1), threads=threads, rounds=5, min_time_s=0)
+    assert taken == [CALM_S] * pauses
 
 
 def test_threads_and_modes_return():
