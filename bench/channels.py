@@ -22,6 +22,7 @@ from typing import Any
 from channels_page import WHY, WORDS, page
 from own_words import own_words
 
+from secateurs.core.errors import PruneError
 from secateurs.measure.accuracy import evaluate
 from secateurs.measure.compute import macs
 from secateurs.measure.latency import latency, speedups
@@ -80,7 +81,7 @@ STUDIES = {
         replace(FINETUNE, epochs=3, lr=0.02, precision="auto", channels_last="auto"),
         128,
         0.6,
-        {"dcp": {"rounds": 2}, "brain_damage": {"rounds": 2}},
+        {"dcp": {"rounds": 2, "lr": 1e-3}, "brain_damage": {"rounds": 2}},
         shared=True,
     ),
 }
@@ -229,8 +230,12 @@ def run(study: str, seeds: Iterable[int], only: list[str], out: Path, data_dir: 
         if not dense.exists():
             write_whole(dense, json.dumps({"accuracy": value}) + "\n")
         for name, epochs in cells:
-            found = cell(job, study, name, epochs, out, value)
             line = f"{study} seed {seed}  {name}, {epochs} epochs"
+            try:
+                found = cell(job, study, name, epochs, out, value)
+            except PruneError as error:
+                print(f"{line}: left out, {error}", flush=True)
+                continue
             print(f"{line}: {100 * found['accuracy']:.2f} %", flush=True)
 
 

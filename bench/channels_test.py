@@ -13,6 +13,7 @@ import channels
 from channels import ARMS, STUDIES, about, collect, latencies, place_of, recall, record_all, run
 from channels_page import lost, page, shown
 
+from secateurs.core.errors import PruneError
 from secateurs.methods.table import METHODS
 
 SLICE = ["l2", "l2, no repair", "l2, least squares", "LASSO + least squares"]
@@ -70,6 +71,19 @@ def test_records_survive_their_folder(done, tmp_path, monkeypatch):
     assert latencies("digits", tmp_path / "fresh") == timed
     monkeypatch.setattr(channels, "job_of", None)
     run("digits", [0], SLICE, tmp_path / "fresh", None)
+
+
+def test_an_arm_that_fails_leaves_the_others_alone(done, monkeypatch, capsys):
+    out, _ = done
+
+    def fails(*_):
+        raise PruneError("the loss became inf")
+
+    monkeypatch.setattr(channels, "prune", fails)
+    run("digits", [0], ["random", "l2"], out, None)
+    said = capsys.readouterr().out
+    assert "random, 0 epochs: left out, the loss became inf" in said
+    assert "l2, 0 epochs: 9" in said
 
 
 def test_the_page_holds_every_row(done):
