@@ -87,7 +87,7 @@ def page(
         parts.append(f"Not measured yet: {', '.join(absent)}.\n")
     parts += [f"{WORDS}\n{below}\n"] if below else []
     parts.append(WHY)
-    parts.append("Made by `python bench/channels.py digits mnist --data-dir DATA`.\n")
+    parts.append("Made by `python bench/channels.py digits mnist cifar10 --data-dir DATA`.\n")
     return "\n".join(parts)
 
 
