@@ -81,7 +81,7 @@ def accelerate(
     instructions = instructions or found[0]
     native.lanes(instructions)
     module, names, lowered = _traced(plain, example)
-    whole, first, passes = module, example, passes_of(plain, example, lowered)
+    first, passes = example, passes_of(plain, example, lowered)
     if passes > 1:
         first = part(example, 0, passes)
         few = _traced(plain, first)
@@ -106,7 +106,7 @@ def accelerate(
     ]  # fmt: skip
     result = _faster(made, example)
     if rounds:
-        _settle_(result, plain, whole, example, threads, rounds)
+        _settle_(result, plain, example, threads, rounds)
     return result
 
 
@@ -165,12 +165,7 @@ def _check(model: nn.Module, example: Example) -> None:
 
 
 def _settle_(
-    result: Accelerated,
-    model: nn.Module,
-    program: fx.GraphModule,
-    example: Example,
-    threads: int,
-    rounds: int,
+    result: Accelerated, model: nn.Module, example: Example, threads: int, rounds: int
 ) -> None:
     """Time whole calls side by side, and let the dense program run where it is faster."""
     models: dict[str, nn.Module] = {"dense": model}
@@ -179,9 +174,11 @@ def _settle_(
     timed = latency({**models, "sparse": result}, example, threads=threads, rounds=rounds)
     result.latency = timed
     if result.speedup.high < 1:
-        result.program, result.part_inputs, result.passes = program.eval(), result.inputs, 1
+        if result.passes > 1:  # a program for the whole batch takes the place of a part's
+            program = read(model, example)[0].eval()
+            result.program, result.part_inputs, result.passes = program, result.inputs, 1
         last = result.best_dense != "dense"
-        result.run_dense_(_Last(program) if last else program)
+        result.run_dense_(_Last(result.program) if last else result.program)
 
 
 class _Last(nn.Module):
