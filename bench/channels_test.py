@@ -91,7 +91,7 @@ def test_the_page_holds_every_row(done):
     text = page({"digits": found, "mnist": {}}, {}, {"digits": about("digits")})
     assert all(f"| {name}" in text for name in ("dense", *SLICE))
     assert "Not measured yet: mnist" in text
-    assert "learns 20 epochs from all training images" in text
+    assert f"learns {STUDIES['digits'].dense.epochs} epochs from all training images" in text
     assert "3 of 3 recovered networks end within 1.5 points" in text
     assert "Without any training, cutting by l2 leaves" in text
 
