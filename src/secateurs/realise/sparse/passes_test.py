@@ -8,7 +8,10 @@ from secateurs import accelerate, load_accelerated
 from secateurs.core.errors import FileError
 from secateurs.realise.coding.container import read, write
 from secateurs.realise.sparse import passes
+from secateurs.realise.sparse.native import available
 from secateurs.realise.sparse.passes import batch_of, joined, part, separable
+
+pytestmark = pytest.mark.skipif(not available(), reason="no C compiler at installation")
 
 
 class Mixed(nn.Module):
