@@ -308,8 +308,8 @@ def record_all(lines: Path, out: Path) -> None:
         for seed in sorted(int(f.name[5:]) for f in (out / study).glob("seed-*")):
             for arm, epochs in ((a, e) for a, es in cells_of(study).items() for e in es):
                 if (place := place_of(out, study, seed, arm, epochs)).exists():
-                    about = {"study": study, "seed": seed, "arm": arm, "epochs": epochs}
-                    found.append(json.dumps(about | json.loads(place.read_text())))
+                    key = {"study": study, "seed": seed, "arm": arm, "epochs": epochs}
+                    found.append(json.dumps(key | json.loads(place.read_text())))
         if timed := latencies(study, out):
             found.append(json.dumps({"study": study, "latency": timed}))
     write_whole(lines, "\n".join(found) + "\n")

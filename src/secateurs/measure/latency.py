@@ -78,7 +78,8 @@ def latency(
         for turn in range(rounds):
             for i in range(len(names)):
                 name = names[(turn + i) % len(names)]
-                calm(used if len(names) > 1 else 1)
+                if len(names) > 1:
+                    calm(used)
                 taken[name].append(median(passes[name]() for _ in range(repeats[name])))
     found = tensors(example)
     batch = len(found[0]) if found and found[0].ndim else 1

@@ -59,12 +59,11 @@ def choose(
         if progress is not None:
             progress(done, len(works))
         key = _key(work, bench)
-        only = key if dense else f"{key} | sparse"
-        if only not in known and key in known and known[key].sparse:
-            known[only] = known[key]
-        if only not in known:
-            known[only] = bench.measure(work)
-        found[work.makes] = known[only]
+        if not dense and not (key in known and known[key].sparse):
+            key += " | sparse"
+        if key not in known:
+            known[key] = bench.measure(work)
+        found[work.makes] = known[key]
     return found
 
 

@@ -6,6 +6,7 @@ from torch import nn
 
 from secateurs import accelerate, load_accelerated
 from secateurs.core.errors import FileError
+from secateurs.measure.latency import Latency
 from secateurs.realise.coding.container import read, write
 from secateurs.realise.sparse import passes
 from secateurs.realise.sparse.native import available
@@ -134,14 +135,18 @@ def test_a_file_with_impossible_passes_is_refused(tmp_path, value):
         load_accelerated(tmp_path / "bad.secz")
 
 
-def test_dense_takes_over_for_the_whole_batch(tmp_path):
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(64, 256, 3, padding=1), nn.ReLU()).eval()
-    x = torch.randn(4, 64, 16, 16)
-    fast = accelerate(model, x, threads=1, cache=None, rounds=3)
+def test_dense_takes_over_for_the_whole_batch(monkeypatch, tmp_path):
+    def timed(models, example, **_):
+        return {n: Latency(s, s, s, 1, 1, 4, (s,)) for n, s in seconds.items() if n in models}
+
+    seconds = {"sparse": 3.0, "dense": 1.0, "dense, channels last": 2.0}
+    monkeypatch.setitem(accelerate.__globals__, "latency", timed)
+    model, x = network(), torch.randn(4, 3, 16, 16)
+    fast = accelerate(model, x, threads=1, cache=None)
+    assert fast.dense is not None
+    assert fast.passes == 1
+    assert fast.inputs == [((4, 3, 16, 16), torch.float32)]
     torch.testing.assert_close(fast(x), model(x), rtol=1e-4, atol=1e-4)
-    if fast.dense is not None:
-        assert fast.passes == 1
     fast.save(tmp_path / "fast.secz")
     torch.testing.assert_close(load_accelerated(tmp_path / "fast.secz")(x), model(x))
 
