@@ -3,7 +3,8 @@
     python bench/channels.py digits mnist --data-dir DATA --out runs/channels
     python bench/channels.py cifar10 --data-dir DATA --out runs/channels
 
-Each arm cuts the same trained network, without training and with a short recovery after. Every
+Each arm cuts the same trained network, without training and with a short recovery after; on a
+GPU, or with `--full`, CIFAR-10 is trained as long as the papers do. Every
 cell leaves a JSON file and its model in the output folder; what is there is not done again, nor
 what docs/results/channels.jsonl has (remove its lines to begin anew). Writes that file and
 docs/results/channels.md after every study; `--collect` writes them from what is there, and
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from channels_page import WHY, WORDS, page
 from own_words import own_words
 
@@ -53,9 +55,11 @@ class Study:
     """How many training images to learn from; all when None."""
     shared: bool = False
     """Whether all seeds cut one dense network, the first seed's, and differ in what follows."""
+    all_told: bool = False
+    """Whether the epochs of recovery are shared with what a method trains itself."""
 
 
-STUDIES = {
+STUDIES: dict[str, Study] = {
     "digits": Study(
         "digits_cnn",
         "digits",
@@ -78,13 +82,22 @@ STUDIES = {
         "resnet20",
         "cifar10",
         Trainer(epochs=16, lr=0.1, schedule="one_cycle", precision="auto", channels_last="auto"),
-        replace(FINETUNE, epochs=3, lr=0.02, precision="auto", channels_last="auto"),
+        replace(FINETUNE, epochs=4, lr=0.05, precision="auto", channels_last="auto"),
         128,
         0.6,
         {"dcp": {"rounds": 2, "lr": 1e-3}, "brain_damage": {"rounds": 2}},
         shared=True,
+        all_told=True,
     ),
 }
+FULL = "cifar10-full"
+STUDIES[FULL] = replace(
+    STUDIES["cifar10"],
+    dense=replace(STUDIES["cifar10"].dense, epochs=160),
+    recover=replace(STUDIES["cifar10"].recover, epochs=40),
+    shared=False,
+    all_told=False,
+)
 
 
 @dataclass(frozen=True)
@@ -98,6 +111,8 @@ class Arm:
     """Of the units, for methods that mask; the study's MACs when None."""
     trained: bool | None = None
     """True: it is nothing without training; False: the point is what it is without."""
+    parts: int = 1
+    """In how many equal parts it trains, recovery being the last."""
 
 
 _CHANNELS = {"granularity": "out_channel"}
@@ -116,22 +131,24 @@ ARMS = {
     "kernels (0.5), then filters": Arm("kernels_first"),
     "kernels (adaptive), then filters": Arm("kernels_first", {"budget": "adaptive"}),
     "NISP": Arm("nisp"),
-    "slimming": Arm("slimming", {"strength": 3e-3}, trained=True),
+    "slimming": Arm("slimming", {"strength": 3e-3}, trained=True, parts=2),
     "HRank": Arm("hrank"),
     "CHIP": Arm("chip"),
     "group Taylor": Arm("group_taylor"),
     "group Fisher": Arm("group_fisher"),
     "isomorphic": Arm("isomorphic"),
-    "DepGraph": Arm("depgraph", trained=True),
-    "GReg-1": Arm("greg", trained=True),
-    "GReg-2": Arm("greg", {"variant": "greg2"}, trained=True),
-    "ResRep": Arm("resrep", trained=True),
+    "DepGraph": Arm("depgraph", trained=True, parts=2),
+    "GReg-1": Arm("greg", trained=True, parts=2),
+    "GReg-2": Arm("greg", {"variant": "greg2"}, trained=True, parts=3),
+    "ResRep": Arm("resrep", trained=True, parts=2),
     "LASSO + least squares": Arm("lasso_channels"),
     "3C": Arm("three_c"),
     "reduce and reuse": Arm("reduce_reuse"),
     "inbound": Arm("inbound", density=0.5),
-    "brain damage": Arm("brain_damage", density=0.5, trained=True),
-    "brain damage, sparse": Arm("brain_damage", {"variant": "sparse"}, density=0.5, trained=True),
+    "brain damage": Arm("brain_damage", density=0.5, trained=True, parts=2),
+    "brain damage, sparse": Arm(
+        "brain_damage", {"variant": "sparse"}, density=0.5, trained=True, parts=2
+    ),
     "brain damage, fixed": Arm("brain_damage", {"variant": "fixed"}, density=0.5, trained=True),
     "DCP": Arm("dcp"),
     "uniform width from scratch": Arm("uniform_width", trained=True),
@@ -140,6 +157,11 @@ ARMS = {
         "scratch", {"of": "magnitude", "budget": "compute"}, trained=True
     ),
 }
+
+
+def device() -> str:
+    """Say where to train: on a GPU where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def job_of(name: str, seed: int, out: Path, data_dir: str | None) -> Job:
@@ -154,6 +176,7 @@ def job_of(name: str, seed: int, out: Path, data_dir: str | None) -> Job:
         data_dir=data_dir,
         batch_size=study.batch_size,
         seed=first,
+        device=device(),
     )
     job = prepare(recipe)
     if study.images is not None:
@@ -178,7 +201,7 @@ def cut_of(study: Study, arm: Arm, epochs: int, seed: int) -> Cut:
 
 def phases(arm: Arm, study: Study) -> tuple[int, ...]:
     """List the epochs of recovery with which an arm is run."""
-    full = study.recover.epochs
+    full = study.recover.epochs // (arm.parts if study.all_told else 1)
     return (0, full) if arm.trained is None else (full,) if arm.trained else (0,)
 
 
@@ -206,7 +229,7 @@ def cell(job: Job, study: str, name: str, epochs: int, out: Path, dense: float) 
     record = {
         "accuracy": evaluate(pruned.model, job.data.test).value,
         "dense": dense,
-        "macs": macs(pruned.model, job.data.example) / macs(job.model, job.data.example),
+        "macs": macs(pruned.model, job.example) / macs(job.model, job.example),
         "parameters": parameters(pruned.model) / parameters(job.model),
         "density": pruned.mask.density,
         "proof": pruned.compacted.proof.difference if pruned.compacted else None,
@@ -242,7 +265,7 @@ def run(study: str, seeds: Iterable[int], only: list[str], out: Path, data_dir: 
 def time_models(study: str, seed: int, out: Path, data_dir: str | None) -> None:
     """Time the recovered models of one seed side by side, each in pairs with the dense one."""
     job = job_of(study, seed, out, data_dir)
-    models = {"dense": job.model}
+    models = {"dense": copy.deepcopy(job.model).cpu()}
     for name, arm in ARMS.items():
         place = place_of(out, study, seed, name, phases(arm, STUDIES[study])[-1])
         stem = place.with_name(place.stem + "-model")
@@ -263,10 +286,15 @@ def about(name: str) -> str:
     dense, recover = study.dense, study.recover
     images = f"{study.images:,} images" if study.images else "all training images"
     seeds = "All seeds cut the same dense network. " if study.shared else ""
+    epochs = f"{recover.epochs} epoch{'s' * (recover.epochs > 1)} at {recover.lr:g}"
+    further = (
+        f"all that an arm trains further is {epochs} at most, its own training and recovery alike"
+        if study.all_told
+        else f"recovery is {epochs}, beside what a method trains itself"
+    )
     return (
         f"{seeds}The dense network learns {dense.epochs} epochs from {images}, at {dense.lr:g} at "
-        f"most; recovery is {recover.epochs} epoch{'s' * (recover.epochs > 1)} at {recover.lr:g}, "
-        "beside what a method trains itself.\n"
+        f"most; {further}.\n"
     )
 
 
@@ -318,7 +346,8 @@ def record_all(lines: Path, out: Path) -> None:
 def words(about: str, page: str) -> argparse.ArgumentParser:
     """Return a parser of what this benchmark and bench/repair.py both take."""
     parser = argparse.ArgumentParser(description=about.splitlines()[0])
-    parser.add_argument("studies", nargs="*", choices=list(STUDIES), default=["digits", "mnist"])
+    short = [name for name in STUDIES if name != FULL]
+    parser.add_argument("studies", nargs="*", choices=short, default=["digits", "mnist"])
     parser.add_argument("--out", type=Path, default=Path("runs/channels"))
     parser.add_argument("--data-dir", default=os.environ.get("SECATEURS_DATA"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -329,12 +358,18 @@ def words(about: str, page: str) -> argparse.ArgumentParser:
 def main() -> None:
     parser = words(__doc__, "channels.md")
     parser.add_argument("--only", nargs="+", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument(
+        "--full",
+        action=argparse.BooleanOptionalAction,
+        default=device() != "cpu",
+        help="train CIFAR-10 at full length; so it is on a GPU",
+    )
     parser.add_argument("--collect", action="store_true", help="compute nothing")
     parser.add_argument("--time", action="store_true", help="time the models of the first seed")
     args = parser.parse_args()
     lines = args.page.with_suffix(".jsonl")
     recall(lines, args.out)
-    for study in args.studies:
+    for study in (FULL if s == "cifar10" and args.full else s for s in args.studies):
         if args.time:
             time_models(study, args.seeds[0], args.out, args.data_dir)
         elif not args.collect:

@@ -41,6 +41,7 @@ TITLES = {
     "digits": "`digits_cnn` on the digits, half of the MACs",
     "mnist": "LeNet-5 on MNIST, half of the MACs",
     "cifar10": "ResNet-20 on CIFAR-10, six tenths of the MACs",
+    "cifar10-full": "ResNet-20 on CIFAR-10 at full length, six tenths of the MACs",
 }
 
 HEAD = """# Channels, kernels and fibres: every method beside its controls
@@ -84,7 +85,7 @@ def page(
             parts += [near(records), repairs(records)]
     absent = [study for study, records in results.items() if "dense" not in records]
     if absent:
-        parts.append(f"Not measured yet: {', '.join(absent)}.\n")
+        parts.append(f"Not measured yet: {', '.join(TITLES[study] for study in absent)}.\n")
     parts += [f"{WORDS}\n{below}\n"] if below else []
     parts.append(WHY)
     parts.append("Made by `python bench/channels.py digits mnist cifar10 --data-dir DATA`.\n")

@@ -10,11 +10,25 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import channels
-from channels import ARMS, STUDIES, about, collect, latencies, place_of, recall, record_all, run
+from channels import (
+    ARMS,
+    STUDIES,
+    about,
+    collect,
+    cut_of,
+    latencies,
+    phases,
+    place_of,
+    recall,
+    record_all,
+    run,
+)
 from channels_page import lost, page, shown
 
 from secateurs.core.errors import PruneError
 from secateurs.methods.table import METHODS
+from secateurs.runs.job import prune
+from secateurs.runs.stages import Stages
 
 SLICE = ["l2", "l2, no repair", "l2, least squares", "LASSO + least squares"]
 
@@ -90,7 +104,7 @@ def test_the_page_holds_every_row(done):
     _, found = done
     text = page({"digits": found, "mnist": {}}, {}, {"digits": about("digits")})
     assert all(f"| {name}" in text for name in ("dense", *SLICE))
-    assert "Not measured yet: mnist" in text
+    assert "Not measured yet: LeNet-5 on MNIST" in text
     assert f"learns {STUDIES['digits'].dense.epochs} epochs from all training images" in text
     assert "3 of 3 recovered networks end within 1.5 points" in text
     assert "Without any training, cutting by l2 leaves" in text
@@ -105,3 +119,23 @@ def test_losses_are_paired_and_ties_are_called_so():
     assert shown([98.0, 99.0]) == "98.50 ± 0.71"
     assert lost([99.0, 98.0, 99.0], [98.0, 97.0, 98.0]).startswith("+1.00 [+1.00, +1.00]")
     assert lost([99.0, 98.0, 99.0], [98.0, 99.0, 99.0]).endswith("tie")
+
+
+def test_no_arm_trains_longer_than_a_study_allows_all_told(tmp_path, monkeypatch):
+    study = replace(
+        STUDIES["digits"],
+        dense=replace(STUDIES["digits"].dense, epochs=1),
+        recover=replace(STUDIES["digits"].recover, epochs=4),
+        own=STUDIES["cifar10"].own,
+        images=256,
+        all_told=True,
+    )
+    monkeypatch.setitem(STUDIES, "digits", study)
+    job = channels.job_of("digits", 0, tmp_path, None)
+    for name, arm in ARMS.items():
+        if not phases(arm, study)[-1] or arm.method in ("scratch", "uniform_width"):
+            continue
+        stages = Stages(job.data, tmp_path / name)
+        prune(job, cut_of(study, arm, phases(arm, study)[-1], 0), stages)
+        trained = sum(len(history.epochs) for history in stages.histories.values())
+        assert 0 < trained <= study.recover.epochs, (name, trained)

@@ -51,7 +51,8 @@ def share_ranks(
             f"cannot reach a cost of {budget:.4g} by lower ranks; {least(layers, rest):.4g} to "
             f"{most:.4g} can be reached, so keep more"
         )
-    worth = {n: x.energies / x.energies.sum().clamp(min=1e-30) / x.price for n, x in layers.items()}
+    energies = {name: layer.energies.cpu() for name, layer in layers.items()}
+    worth = {n: e / e.sum().clamp(min=1e-30) / layers[n].price for n, e in energies.items()}
 
     def kept(bar: float) -> dict[str, int]:
         return {name: max(1, int((w >= bar).sum())) for name, w in worth.items()}

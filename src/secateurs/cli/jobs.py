@@ -41,6 +41,10 @@ ImageSize = Annotated[
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images in a training step.")]
 Seed = Annotated[int, typer.Option(help="Of shuffling, splits and initial weights.")]
+Device = Annotated[
+    str | None,
+    typer.Option(help="Where to train and cut: cuda, cuda:1, ...; the CPU when left out."),
+]
 Lr = Annotated[float | None, typer.Option(help="Peak learning rate.")]
 PrecisionOf = Annotated[
     str, typer.Option("--precision", help="float32, bfloat16, or auto: the faster here.")
@@ -70,6 +74,7 @@ def train(
     image_size: ImageSize = 224,
     data_dir: DataDir = None,
     seed: Seed = 0,
+    device: Device = None,
     resume: Resume = False,
 ) -> None:
     """Train a dense baseline, resumably; leaves OUT/dense.safetensors.
@@ -86,6 +91,7 @@ def train(
         batch_size=batch_size,
         image_size=image_size,
         seed=seed,
+        device=device,
     )
     _run(recipe, out, resume)
 
@@ -154,6 +160,7 @@ def prune(
     image_size: ImageSize = 224,
     data_dir: DataDir = None,
     seed: Seed = 0,
+    device: Device = None,
     resume: Resume = False,
 ) -> None:
     """Prune a trained model, recover, prove, save and measure it.
@@ -196,6 +203,7 @@ def prune(
         batch_size=batch_size,
         image_size=image_size,
         seed=seed,
+        device=device,
     )
     if max_drop is None:
         _run(recipe, out, resume)

@@ -90,9 +90,9 @@ def _made(job: Job, cell: Cell, folder: Path) -> Point:
     tested = _Tested(job.data.test, Recovery(stages, cut.label, cut.recover))
     task = Task(
         model=job.model,
-        example=job.data.example,
+        example=job.example,
         train=tested if cut.recover.epochs else None,
-        batches=lambda: job.data.batches(CALIBRATION_BATCHES),
+        batches=lambda: job.batches(CALIBRATION_BATCHES),
         steps=len(job.data.train) * cut.recover.epochs,
         folder=folder,
         seed=cell.seed,

@@ -145,15 +145,16 @@ def _unread(
 ) -> Tensor:
     made = {(layer.param, (layer.out_axis,)) for layer in found.values()}
     read = [p for p in site.bucket.slices if p.param in found and (p.param, p.dims) not in made]
+    device = next(iter(values.values())).device
+    if not read or not all(part.param in mask for part in read):
+        return torch.zeros(site.units, dtype=torch.bool, device=device)
     alive = torch.zeros(site.units, dtype=torch.bool)
-    if not all(part.param in mask for part in read):
-        return ~torch.ones_like(alive)
     for part in read:
         axes = [d for d in range(len(part.view)) if d not in part.dims]
         along = mask[part.param].reshape(part.view).permute(*part.dims, *axes)
         merged = along.flatten(len(part.dims)).any(dim=-1).flatten().cpu()
         alive |= merged[part.index].any(dim=1)
-    return (~alive if read else alive).to(next(iter(values.values())).device)
+    return ~alive.to(device)
 
 
 def without(

@@ -1,6 +1,7 @@
 """What every method in the table must obey, on a network it has never heard of."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from secateurs.methods.table import METHODS
 from secateurs.methods.task import Target, Task
 from secateurs.recovery.settings import Trainer
 from secateurs.runs.stages import Recovery, Stages
+from secateurs.testing.elsewhere import another_device, here
 
 EPOCHS, STEPS = 2, 3
 MACS = {"dcp": Target("macs", 0.6), "three_c": Target("macs", 0.5)}
@@ -28,7 +30,7 @@ DATA = from_loaders(batches())
 
 
 class Net(nn.Module):
-    """Convolutions with batch norm around a shortcut, a linear layer, and biases."""
+    """Convolutions with batch norm around a shortcut, a cast, a linear layer, and biases."""
 
     def __init__(self):
         super().__init__()
@@ -40,7 +42,7 @@ class Net(nn.Module):
     def forward(self, x):
         x = self.norm(self.first(x)).relu()
         x = (x + self.last_norm(self.last(self.inner_norm(self.inner(x)).relu()))).relu()
-        return self.fc(x.mean((2, 3)))
+        return self.fc(x.mean((2, 3)).to(self.fc.weight.dtype))
 
 
 def task(folder, wrap=lambda train: train):
@@ -98,3 +100,21 @@ def test_a_method_prunes_a_copy_and_when_killed_goes_on_to_the_same(tmp_path, na
         assert torch.equal(again.mask[param], keep), param
     for a, b in zip(whole.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("name", [n for n in METHODS if n not in NOT_HERE])
+def test_a_method_does_the_same_on_another_device(tmp_path, name):
+    wanted = pruned_by(name, task(tmp_path / "here"))
+    with another_device() as device:
+        job = task(tmp_path / "there")
+        far = [(x.to(device), y.to(device)) for x, y in batches()]
+        job = replace(job, example=job.example.to(device), batches=lambda: far)
+        job.model.to(device)
+        found = pruned_by(name, job)
+        assert {p.device for p in found.model.parameters()} == {device}
+        masks = {param: here(keep.cpu()) for param, keep in found.mask.items()}
+        state = {key: here(value) for key, value in found.model.state_dict().items()}
+    assert masks.keys() == wanted.mask.keys()
+    assert all(torch.equal(masks[param], keep) for param, keep in wanted.mask.items())
+    for key, value in wanted.model.state_dict().items():
+        torch.testing.assert_close(state[key], value.detach())

@@ -78,8 +78,9 @@ class Widen(nn.Module):
         """Map (batch, c, h, w) to (batch, c + extra, h / stride, w / stride)."""
         x = x[:, :, :: self.stride, :: self.stride]
         batch, _, height, width = x.shape
-        front = self.front.expand(batch, -1, height, width)
-        back = self.back.expand(batch, -1, height, width)
+        # Of x's own type: under autocast, zeros in float32 would make all that follows float32.
+        front = self.front.to(x.dtype).expand(batch, -1, height, width)
+        back = self.back.to(x.dtype).expand(batch, -1, height, width)
         return torch.cat([front, x, back], dim=1)
 
 

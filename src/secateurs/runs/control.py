@@ -60,7 +60,7 @@ def train_controls(
         fresh = from_nothing(pruned.model, seed=job.recipe.seed)
     except StructureError as error:
         return [f"{cut.label} has no control from scratch: {error}"]
-    costs = (macs(model, job.data.example) for model in (job.model, fresh))
+    costs = (macs(model, job.example) for model in (job.model, fresh))
     for name, epochs in lengths(cut.control.epochs, parts, *costs).items():
         model = from_nothing(pruned.model, seed=job.recipe.seed)
         with masked(model, pruned.mask):

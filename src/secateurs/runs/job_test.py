@@ -14,6 +14,7 @@ from secateurs.runs import stages
 from secateurs.runs.again import time_again
 from secateurs.runs.job import Say, run
 from secateurs.runs.recipe import Cut, Recipe
+from secateurs.testing.elsewhere import another_device
 
 QUICK = Trainer(epochs=2, lr=0.02)
 ELEMENTS = Cut("magnitude", Target("density", 0.1), {"granularity": "element"}, QUICK)
@@ -154,3 +155,29 @@ def test_bad_recipes_are_refused_before_anything_is_written(tmp_path, change, er
     with pytest.raises(error, match=says):
         run(replace(BOTH, **change), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("repair", ["bn", "least-squares"])
+def test_a_run_on_another_device_is_the_same_run(tmp_path, repair):
+    quick = Trainer(epochs=1, lr=0.05)
+    cut = replace(CHANNELS, recover=quick, repair=repair, control=quick)
+    recipe = replace(BOTH, cuts=(cut,), dense=quick)
+    wanted = run(recipe, tmp_path / "here")
+    with another_device() as device:
+        far = replace(recipe, device=str(device))
+        found = run(far, tmp_path / "there")
+    assert far.differences(recipe) == []
+    for ours, theirs in zip(found.rows, wanted.rows, strict=True):
+        assert (ours.label, ours.test, ours.macs) == (theirs.label, theirs.test, theirs.macs)
+        files = (tmp_path / d / f"{ours.label}.safetensors" for d in ("there", "here"))
+        mine, other = map(load_file, files)
+        assert mine.keys() == other.keys()
+        for name, tensor in other.items():
+            torch.testing.assert_close(mine[name], tensor)
+
+
+@pytest.mark.parametrize("word", ["nowhere", "meta", "cuda:99"])
+def test_a_device_that_is_not_here_is_refused(tmp_path, word):
+    with pytest.raises(PruneError, match=f"cannot use device '{word}'.*use cpu"):
+        run(replace(BOTH, device=word), tmp_path / "never")
+    assert not (tmp_path / "never").exists()

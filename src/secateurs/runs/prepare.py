@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from secateurs.core.errors import PruneError, ShapeError
 from secateurs.core.example import Example, call, tensors
 from secateurs.data.load import Data, load
-from secateurs.measure.forward import evaluation
+from secateurs.measure.forward import device_of, evaluation, to_device
 from secateurs.methods.table import method
 from secateurs.methods.where import reachable, where
 from secateurs.models.create import create
@@ -23,8 +24,22 @@ class Job:
 
     recipe: Recipe
     model: nn.Module
-    """Dense, and trained unless `recipe.dense` says how to."""
+    """Dense, and trained unless `recipe.dense` says how to; on the recipe's device."""
     data: Data
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return device_of(self.model)
+
+    @property
+    def example(self) -> Example:
+        """The data's example, where the model is."""
+        return to_device(self.data.example, self.device)  # type: ignore[no-any-return]
+
+    def batches(self, n: int) -> list[Any]:
+        """Return the first n training batches, where the model is."""
+        return [to_device(batch, self.device) for batch in self.data.batches(n)]
 
 
 def prepare(recipe: Recipe) -> Job:
@@ -33,6 +48,7 @@ def prepare(recipe: Recipe) -> Job:
     Raises:
         PruneError: of the kind that fits; nothing has been written then.
     """
+    device = device_named(recipe.device)
     for cut in recipe.cuts:
         method(cut.method, cut.options)
     for cut in recipe.cuts:
@@ -57,6 +73,7 @@ def prepare(recipe: Recipe) -> Job:
         if "granularity" in cut.options:
             grain = cut.options["granularity"]
             reachable(where(job.model, job.data.example, grain), cut.target)
+    job.model.to(device)
     return job
 
 
@@ -82,6 +99,21 @@ def inputs(recipe: Recipe) -> Job:
         load_state(model, Path(recipe.checkpoint))
     fits(model, data.example, recipe)
     return Job(recipe, model, data)
+
+
+def device_named(word: str | None) -> torch.device:
+    """Return the device of that name, the CPU for None.
+
+    Raises:
+        PruneError: torch knows no such device, or cannot use it here.
+    """
+    try:
+        device = torch.device(word or "cpu")
+        float(torch.zeros(1, device=device))  # nothing is stored on `meta`
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise PruneError(f"cannot use device {word!r}: {first}; use cpu, or leave it out") from None
+    return device
 
 
 def build(recipe: Recipe, data: Data) -> nn.Module:

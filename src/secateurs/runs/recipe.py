@@ -59,6 +59,9 @@ class Recipe:
     image_size: int = 224
     """Side of the square that images of a folder become."""
     seed: int = 0
+    device: str | None = None
+    """Where the model learns and is cut, "cuda" for instance; the CPU when None. What is measured
+    in the end is measured on the CPU."""
     secateurs: str = ""
     torch: str = ""
 
@@ -87,8 +90,8 @@ class Recipe:
             raise FileError(f"{source} does not describe a job: {error}") from error
 
     def differences(self, other: "Recipe") -> list[str]:
-        """Name the fields that make another job of it; versions do not."""
-        mine, theirs = (replace(r, secateurs="", torch="") for r in (self, other))
+        """Name the fields that make another job of it; versions and the device do not."""
+        mine, theirs = (replace(r, device=None, secateurs="", torch="") for r in (self, other))
         return [f.name for f in fields(self) if getattr(mine, f.name) != getattr(theirs, f.name)]
 
 
