@@ -18,7 +18,7 @@ $(VENV)/.package: pyproject.toml hatch_build.py $(wildcard src/secateurs/realise
 	touch $@
 
 $(VENV)/.test: $(VENV)/.package
-	$(BIN)/python -m pip install --quiet --editable '.[test,timm]'
+	$(BIN)/python -m pip install --quiet --editable '.[test,timm,export]'
 	touch $@
 
 $(VENV)/.check: $(VENV)/.test

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from secateurs.cli import comparing, jobs, looking, packing, speeding
+from secateurs.cli import comparing, exporting, jobs, looking, packing, speeding
 from secateurs.cli.show import err
 from secateurs.core.errors import PruneError
 
@@ -24,6 +24,7 @@ app.command("prune")(jobs.prune)
 app.command("compare")(comparing.compare)
 app.command("bench")(jobs.bench)
 app.command("accelerate")(speeding.accelerate)
+app.command("export")(exporting.export)
 app.command("pack")(packing.pack)
 app.command("unpack")(packing.unpack)
 app.command("inspect")(looking.inspect)

@@ -7,6 +7,7 @@ import typer
 from safetensors.torch import save
 
 from secateurs.cli import show
+from secateurs.cli.words import new_file
 from secateurs.core.errors import FileError
 from secateurs.core.whole import write_bytes
 from secateurs.measure.human import size
@@ -47,9 +48,7 @@ def pack(
 
     Example: `secateurs pack runs/half --ratio 20 --out half.secz`
     """
-    if out.exists() or not out.parent.is_dir():
-        why = "is there already" if out.exists() else "lies in no folder that exists"
-        raise FileError(f"{str(out)!r} {why}; choose another --out")
+    new_file(out)
     if source.is_dir():
         source = _only(source)
     how = Packed(bits, bytes, ratio, biases, code=code)  # type: ignore[arg-type]  # pack checks.
@@ -90,9 +89,8 @@ def unpack(
 
     Example: `secateurs unpack demo-run/magnitude-element.secz --out weights.safetensors`
     """
-    if out is not None and (out.exists() or not out.parent.is_dir()):
-        why = "is there already" if out.exists() else "lies in no folder that exists"
-        raise FileError(f"{str(out)!r} {why}; choose another --out")
+    if out is not None:
+        new_file(out)
     contents = read(file)
     lines = ledger(file.read_bytes())
     rows = [

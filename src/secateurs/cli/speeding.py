@@ -7,7 +7,8 @@ import torch
 import typer
 
 from secateurs.cli import show
-from secateurs.core.errors import BudgetError, FileError, UnknownNameError
+from secateurs.cli.words import model_of, new_file, only
+from secateurs.core.errors import BudgetError, UnknownNameError
 from secateurs.measure.human import duration, percent, size
 from secateurs.models.create import input_shape
 from secateurs.realise.coding.container import read
@@ -47,24 +48,17 @@ def accelerate(
     Example: `secateurs accelerate demo-run/magnitude-element.safetensors --out fast.secz`
     """
     kind = weights_for(weights)
-    if out.exists() or not out.parent.is_dir():
-        why = "is there already" if out.exists() else "lies in no folder that exists"
-        raise FileError(f"{str(out)!r} {why}; choose another --out")
+    new_file(out)
     if source.suffix == ".secz":
         with show.waiting(f"timing the layers of {source}"):
             fast = _packed(source, batch, threads, rounds, kind)
     else:
-        whole = source.is_dir() or not source.exists()
-        folder = source if whole else source.parent
-        label = None if whole else source.name.removesuffix(".safetensors")
+        folder, label = model_of(source)
         with show.waiting(f"timing the layers of {source}"):
             found = accelerate_run(
                 folder, label=label, batch=batch, threads=threads, rounds=rounds, weights=kind
             )
-        if len(found) > 1:
-            names = ", ".join(f"{name}.safetensors" for name in found)
-            raise FileError(f"{str(source)!r} holds {len(found)} pruned models; name one: {names}")
-        (fast,) = found.values()
+        fast = found[only(source, found)]
     _show(str(source), fast)
     show.out.print(f"{size(fast.save(out))}: {out}", highlight=False)
 

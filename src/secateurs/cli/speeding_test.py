@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from secateurs.cli.app_test import PRUNE, call  # noqa: F401  (a fixture)
+from secateurs.cli.app_test import call, ran  # noqa: F401  (a fixture)
 from secateurs.realise.sparse import Choice, Chosen, available, choose, load_accelerated
 from secateurs.runs import speed
 
@@ -12,15 +12,7 @@ pytestmark = pytest.mark.skipif(not available(), reason="no C compiler at instal
 def run(tmp_path_factory):
     """A run of a network pruned in vectors of 4 filters."""
     folder = tmp_path_factory.mktemp("run") / "r"
-    with pytest.MonkeyPatch.context() as patch:
-        words = ["--density", "0.1", "--granularity", "vector4", "--epochs", "0"]
-        patch.setattr("sys.argv", ["secateurs", *PRUNE, *words, "--out", str(folder)])
-        from secateurs.cli.app import main
-
-        with pytest.raises(SystemExit) as stop:
-            main()
-    assert not stop.value.code
-    return folder
+    return ran(folder, "--density", "0.1", "--granularity", "vector4")
 
 
 def test_the_plan_of_every_layer_and_the_whole_are_printed(call, run):  # noqa: F811

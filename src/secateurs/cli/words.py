@@ -1,11 +1,12 @@
 """Words of a command line turned into targets and a method's options."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from secateurs.core.errors import BudgetError, PruneError, UnknownNameError
+from secateurs.core.errors import BudgetError, FileError, PruneError, UnknownNameError
 from secateurs.methods.table import METHODS, options_of
 from secateurs.methods.task import Target
 from secateurs.recovery.settings import Trainer
@@ -47,6 +48,33 @@ def free_target(by: str, given: Mapping[str, float | None]) -> Target:
     if asked := [f"--{name.replace('_', '-')}" for name, x in given.items() if x is not None]:
         raise BudgetError(f"{by} says how much stays; leave {' and '.join(asked)} out")
     return Target("density", 1.0)
+
+
+def new_file(out: Path) -> None:
+    """Raise `FileError` unless a file can be made there without taking another's place."""
+    if out.exists() or not out.parent.is_dir():
+        why = "is there already" if out.exists() else "lies in no folder that exists"
+        raise FileError(f"{str(out)!r} {why}; choose another --out")
+
+
+def model_of(source: Path) -> tuple[Path, str | None]:
+    """Split RUN or RUN/LABEL.safetensors into the run's folder and the label."""
+    if source.is_dir() or not source.exists():
+        return source, None
+    return source.parent, source.name.removesuffix(".safetensors")
+
+
+def only(source: Path, labels: Iterable[str]) -> str:
+    """Return the label of the one pruned model that a run holds.
+
+    Raises:
+        FileError: there are several.
+    """
+    one, *others = labels
+    if others:
+        names = ", ".join(f"{name}.safetensors" for name in (one, *others))
+        raise FileError(f"{str(source)!r} holds {1 + len(others)} pruned models; name one: {names}")
+    return one
 
 
 def control_of(word: str | None, dense: Trainer) -> Trainer | None:

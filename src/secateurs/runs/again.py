@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from torch import nn
+
 from secateurs.core.errors import FileError
 from secateurs.measure.latency import Latency, Speedup
 from secateurs.realise.sparse.accelerate import Weights, accelerate
 from secateurs.realise.sparse.accelerated import Accelerated
 from secateurs.runs.folder import read_recipe
-from secateurs.runs.prepare import inputs
+from secateurs.runs.prepare import Job, inputs
 from secateurs.runs.results import example_of, timings
 from secateurs.runs.saved import DENSE, models_of
 
@@ -57,11 +59,7 @@ def accelerate_run(
     Raises:
         FileError: the folder holds no finished run, or no model called `label`.
     """
-    job = inputs(read_recipe(folder))
-    models = models_of(job, folder)
-    if label is not None and label not in models:
-        raise FileError(f"{str(folder)!r} holds no model {label!r}; it holds {', '.join(models)}")
-    wanted = [label] if label else [n for n in models if n != DENSE] or [DENSE]
+    job, models, wanted = chosen(folder, label)
     example = example_of(job, models, batch)
     return {
         name: accelerate(
@@ -74,3 +72,16 @@ def accelerate_run(
         )
         for name in wanted
     }
+
+
+def chosen(folder: Path, label: str | None) -> tuple[Job, dict[str, nn.Module], list[str]]:
+    """Read a run: its job, its models, and the labels of those that are meant.
+
+    Raises:
+        FileError: the folder holds no finished run, or no model called `label`.
+    """
+    job = inputs(read_recipe(folder))
+    models = models_of(job, folder)
+    if label is not None and label not in models:
+        raise FileError(f"{str(folder)!r} holds no model {label!r}; it holds {', '.join(models)}")
+    return job, models, [label] if label else [n for n in models if n != DENSE] or [DENSE]
