@@ -55,8 +55,6 @@ class Study:
     """How many training images to learn from; all when None."""
     shared: bool = False
     """Whether all seeds cut one dense network, the first seed's, and differ in what follows."""
-    all_told: bool = False
-    """Whether the epochs of recovery are shared with what a method trains itself."""
 
 
 STUDIES: dict[str, Study] = {
@@ -87,7 +85,6 @@ STUDIES: dict[str, Study] = {
         0.6,
         {"dcp": {"rounds": 2, "lr": 1e-3}, "brain_damage": {"rounds": 2}},
         shared=True,
-        all_told=True,
     ),
 }
 FULL = "cifar10-full"
@@ -96,7 +93,6 @@ STUDIES[FULL] = replace(
     dense=replace(STUDIES["cifar10"].dense, epochs=160),
     recover=replace(STUDIES["cifar10"].recover, epochs=40),
     shared=False,
-    all_told=False,
 )
 
 
@@ -111,8 +107,6 @@ class Arm:
     """Of the units, for methods that mask; the study's MACs when None."""
     trained: bool | None = None
     """True: it is nothing without training; False: the point is what it is without."""
-    parts: int = 1
-    """In how many equal parts it trains, recovery being the last."""
 
 
 _CHANNELS = {"granularity": "out_channel"}
@@ -131,24 +125,22 @@ ARMS = {
     "kernels (0.5), then filters": Arm("kernels_first"),
     "kernels (adaptive), then filters": Arm("kernels_first", {"budget": "adaptive"}),
     "NISP": Arm("nisp"),
-    "slimming": Arm("slimming", {"strength": 3e-3}, trained=True, parts=2),
+    "slimming": Arm("slimming", {"strength": 3e-3}, trained=True),
     "HRank": Arm("hrank"),
     "CHIP": Arm("chip"),
     "group Taylor": Arm("group_taylor"),
     "group Fisher": Arm("group_fisher"),
     "isomorphic": Arm("isomorphic"),
-    "DepGraph": Arm("depgraph", trained=True, parts=2),
-    "GReg-1": Arm("greg", trained=True, parts=2),
-    "GReg-2": Arm("greg", {"variant": "greg2"}, trained=True, parts=3),
-    "ResRep": Arm("resrep", trained=True, parts=2),
+    "DepGraph": Arm("depgraph", trained=True),
+    "GReg-1": Arm("greg", trained=True),
+    "GReg-2": Arm("greg", {"variant": "greg2"}, trained=True),
+    "ResRep": Arm("resrep", trained=True),
     "LASSO + least squares": Arm("lasso_channels"),
     "3C": Arm("three_c"),
     "reduce and reuse": Arm("reduce_reuse"),
     "inbound": Arm("inbound", density=0.5),
-    "brain damage": Arm("brain_damage", density=0.5, trained=True, parts=2),
-    "brain damage, sparse": Arm(
-        "brain_damage", {"variant": "sparse"}, density=0.5, trained=True, parts=2
-    ),
+    "brain damage": Arm("brain_damage", density=0.5, trained=True),
+    "brain damage, sparse": Arm("brain_damage", {"variant": "sparse"}, density=0.5, trained=True),
     "brain damage, fixed": Arm("brain_damage", {"variant": "fixed"}, density=0.5, trained=True),
     "DCP": Arm("dcp"),
     "uniform width from scratch": Arm("uniform_width", trained=True),
@@ -201,7 +193,7 @@ def cut_of(study: Study, arm: Arm, epochs: int, seed: int) -> Cut:
 
 def phases(arm: Arm, study: Study) -> tuple[int, ...]:
     """List the epochs of recovery with which an arm is run."""
-    full = study.recover.epochs // (arm.parts if study.all_told else 1)
+    full = study.recover.epochs
     return (0, full) if arm.trained is None else (full,) if arm.trained else (0,)
 
 
@@ -231,6 +223,7 @@ def cell(job: Job, study: str, name: str, epochs: int, out: Path, dense: float) 
         "dense": dense,
         "macs": macs(pruned.model, job.example) / macs(job.model, job.example),
         "parameters": parameters(pruned.model) / parameters(job.model),
+        "trained": sum(len(history.epochs) for history in stages.histories.values()),
         "density": pruned.mask.density,
         "proof": pruned.compacted.proof.difference if pruned.compacted else None,
         "notes": list(pruned.notes),
@@ -286,15 +279,10 @@ def about(name: str) -> str:
     dense, recover = study.dense, study.recover
     images = f"{study.images:,} images" if study.images else "all training images"
     seeds = "All seeds cut the same dense network. " if study.shared else ""
-    epochs = f"{recover.epochs} epoch{'s' * (recover.epochs > 1)} at {recover.lr:g}"
-    further = (
-        f"all that an arm trains further is {epochs} at most, its own training and recovery alike"
-        if study.all_told
-        else f"recovery is {epochs}, beside what a method trains itself"
-    )
     return (
         f"{seeds}The dense network learns {dense.epochs} epochs from {images}, at {dense.lr:g} at "
-        f"most; {further}.\n"
+        f"most; recovery is {recover.epochs} epoch{'s' * (recover.epochs > 1)} at {recover.lr:g}, "
+        "beside what a method trains itself.\n"
     )
 
 
