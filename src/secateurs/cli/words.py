@@ -58,10 +58,10 @@ def new_file(out: Path) -> None:
 
 
 def model_of(source: Path) -> tuple[Path, str | None]:
-    """Split RUN or RUN/LABEL.safetensors into the run's folder and the label."""
+    """Split RUN, or a model's file RUN/LABEL.safetensors, into the run's folder and the label."""
     if source.is_dir() or not source.exists():
         return source, None
-    return source.parent, source.name.removesuffix(".safetensors")
+    return source.parent, source.name.removesuffix(".safetensors").removesuffix(".secz")
 
 
 def only(source: Path, labels: Iterable[str]) -> str:
