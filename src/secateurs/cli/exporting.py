@@ -9,6 +9,7 @@ from secateurs.cli import show
 from secateurs.cli.words import model_of, new_file, only
 from secateurs.core.whole import write_bytes
 from secateurs.measure.human import size
+from secateurs.runs.again import chosen
 from secateurs.runs.exporting import export_run
 from secateurs.runs.saved import DENSE
 
@@ -33,11 +34,10 @@ def export(
     """
     new_file(out)
     folder, label = model_of(source)
+    label = label or only(source, chosen(folder, None)[2])
     with show.waiting(f"exporting {source}"):
         found = export_run(folder, label=label, batch=batch, threads=threads, rounds=rounds)
-    pruned = [name for name in found.files if name != DENSE] or [DENSE]
-    name = label or only(source, pruned)
-    file, dense = found.files[name], found.files[DENSE]
+    file, dense = found.files[label], found.files[DENSE]
     write_bytes(out, file.data)
     show.timings(found.times)
     beside = (
