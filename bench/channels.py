@@ -293,12 +293,19 @@ def latencies(study: str, out: Path) -> dict[str, Any]:
     return found
 
 
-def collect(study: str, seeds: Iterable[int], out: Path) -> dict[str, dict[int, list[Any]]]:
+def seeds_of(study: str, out: Path) -> list[int]:
+    """List the seeds of which the output folder has something."""
+    return sorted(int(place.name.removeprefix("seed-")) for place in (out / study).glob("seed-*"))
+
+
+def collect(study: str, out: Path) -> dict[str, dict[int, list[Any]]]:
     """Read what is there: arm → epochs → records over seeds; the dense network comes first."""
     found: dict[str, dict[int, list[Any]]] = {}
+    seeds = seeds_of(study, out)
     for name, epochs in cells_of(study).items():
+        own = seeds[:1] if name == "dense" and STUDIES[study].shared else seeds
         for n in epochs:
-            places = [place_of(out, study, seed, name, n) for seed in seeds]
+            places = [place_of(out, study, seed, name, n) for seed in own]
             if records := [json.loads(p.read_text()) for p in places if p.exists()]:
                 found.setdefault(name, {})[n] = records
     return found
@@ -321,7 +328,7 @@ def record_all(lines: Path, out: Path) -> None:
     """Write one line for every record that the output folder has, latencies a line a study."""
     found = []
     for study in STUDIES:
-        for seed in sorted(int(f.name[5:]) for f in (out / study).glob("seed-*")):
+        for seed in seeds_of(study, out):
             for arm, epochs in ((a, e) for a, es in cells_of(study).items() for e in es):
                 if (place := place_of(out, study, seed, arm, epochs)).exists():
                     key = {"study": study, "seed": seed, "arm": arm, "epochs": epochs}
@@ -362,7 +369,7 @@ def main() -> None:
             time_models(study, args.seeds[0], args.out, args.data_dir)
         elif not args.collect:
             run(study, args.seeds, args.only, args.out, args.data_dir)
-        results = {s: collect(s, args.seeds, args.out) for s in STUDIES}
+        results = {s: collect(s, args.out) for s in STUDIES}
         record_all(lines, args.out)
         timed = {s: latencies(s, args.out) for s in STUDIES}
         below = own_words(args.page, WORDS, WHY)

@@ -130,10 +130,15 @@ def shown(values: Sequence[float]) -> str:
 def lost(dense: Sequence[float], ours: Sequence[float]) -> str:
     """Show what recovered networks lost against the dense ones that they were cut from."""
     if len(ours) < 2:
-        return f"{dense[0] - ours[0]:+.2f}" if ours else "-"
+        return signed(dense[0] - ours[0]) if ours else "-"
     found = difference(dense, ours)
     tie = " tie" if found.tie else ""
-    return f"{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]{tie}"
+    return f"{signed(found.mean)} [{signed(found.low)}, {signed(found.high)}]{tie}"
+
+
+def signed(points: float) -> str:
+    """Show points with their sign, and a loss of nothing as +0.00."""
+    return f"{round(points, 2) + 0.0:+.2f}"
 
 
 def near(records: Records, points: float = 1.5) -> str:

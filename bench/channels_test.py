@@ -40,7 +40,7 @@ def done(tmp_path_factory):
     before, STUDIES["digits"] = STUDIES["digits"], quick
     try:
         run("digits", [0], SLICE, out, None)
-        yield out, collect("digits", [0], out)
+        yield out, collect("digits", out)
     finally:
         STUDIES["digits"] = before
 
@@ -78,10 +78,22 @@ def test_records_survive_their_folder(done, tmp_path, monkeypatch):
     (out / "digits" / "latency.json").write_text(json.dumps(timed))
     record_all(lines, out)
     recall(lines, tmp_path / "fresh")
-    assert collect("digits", [0], tmp_path / "fresh") == found
+    assert collect("digits", tmp_path / "fresh") == found
     assert latencies("digits", tmp_path / "fresh") == timed
     monkeypatch.setattr(channels, "job_of", None)
     run("digits", [0], SLICE, tmp_path / "fresh", None)
+
+
+def test_the_page_has_all_seeds_there_are_and_a_shared_dense_network_once(tmp_path):
+    for study in ("digits", "cifar10"):
+        for seed in (0, 1, 2):
+            for arm, value in (("dense", 0.9), ("l2", 0.9 - seed / 100)):
+                place = place_of(tmp_path, study, seed, arm, 0)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_text(json.dumps({"accuracy": value}))
+        found = collect(study, tmp_path)
+        assert [r["accuracy"] for r in found["l2"][0]] == [0.9, 0.89, 0.88]
+        assert len(found["dense"][0]) == (1 if study == "cifar10" else 3)
 
 
 def test_an_arm_that_fails_leaves_the_others_alone(done, monkeypatch, capsys):
@@ -116,3 +128,4 @@ def test_losses_are_paired_and_ties_are_called_so():
     assert shown([98.0, 99.0]) == "98.50 ± 0.71"
     assert lost([99.0, 98.0, 99.0], [98.0, 97.0, 98.0]).startswith("+1.00 [+1.00, +1.00]")
     assert lost([99.0, 98.0, 99.0], [98.0, 99.0, 99.0]).endswith("tie")
+    assert lost([99.0, 99.1], [99.1, 99.0]).startswith("+0.00 [")
