@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from secateurs.cli import jobs
+from secateurs.cli import comparing, jobs
 from secateurs.cli.app import main
 
 PRUNE = ["prune", "digits_cnn", "--data", "digits", "--dense-epochs", "1"]
@@ -161,11 +161,22 @@ def test_bad_input_is_one_sentence_and_exit_code_2(call, tmp_path, words, says):
     assert says in " ".join(err.split())
 
 
-def test_an_interrupted_run_says_how_to_go_on(call, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("where", "what", "words", "again"),
+    [
+        (jobs, "run", ["demo"], "command with --resume goes on in"),
+        (jobs, "smallest", [*PRUNE, "--max-drop", "1"], "command with --resume goes on in"),
+        (comparing, "points", ["compare", "method", "digits_cnn", "--data", "digits"],
+         "the same command goes on in"),
+    ],
+)  # fmt: skip
+def test_an_interrupted_run_says_how_to_go_on(
+    call, tmp_path, monkeypatch, where, what, words, again
+):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(jobs, "run", interrupted)
-    code, _, err = call("demo", "--out", str(tmp_path / "run"))
+    monkeypatch.setattr(where, what, interrupted)
+    code, _, err = call(*words, "--out", str(tmp_path / "run"))
     assert code == 130
-    assert "the same command with --resume goes on" in err
+    assert again in " ".join(err.split())

@@ -71,7 +71,7 @@ def compare(
         batch_size,
     )
     claim(grid, out)
-    with show.saying() as say:
+    with show.saying(out, again="") as say:
         done = list(points(grid, out, say=say))
     found = write_report(grid, done, out)
     show.table(HEADER, [cells(mark) for mark in found], title=f"{model} on {data}")

@@ -9,7 +9,7 @@ from secateurs.cli import show
 from secateurs.cli.words import model_of, new_file, only
 from secateurs.core.whole import write_bytes
 from secateurs.measure.human import size
-from secateurs.runs.again import chosen
+from secateurs.runs.again import meant
 from secateurs.runs.exporting import export_run
 from secateurs.runs.saved import DENSE
 
@@ -34,7 +34,7 @@ def export(
     """
     new_file(out)
     folder, label = model_of(source)
-    label = label or only(source, chosen(folder, None)[2])
+    label = label or only(source, meant(folder))
     with show.waiting(f"exporting {source}"):
         found = export_run(folder, label=label, batch=batch, threads=threads, rounds=rounds)
     file, dense = found.files[label], found.files[DENSE]

@@ -3,7 +3,7 @@ import pytest
 from secateurs.cli.app_test import call, ran  # noqa: F401  (a fixture)
 from secateurs.measure.accuracy import evaluate
 from secateurs.realise.onnx import OnnxRuntime
-from secateurs.runs.again import chosen
+from secateurs.runs.again import read_run
 
 pytest.importorskip("onnxruntime")
 
@@ -28,7 +28,7 @@ def test_a_runs_model_becomes_a_file_that_is_smaller_and_as_accurate(call, run, 
         assert "takes any number of images" in " ".join(out.split())
         sizes[source.name] = file.stat().st_size
     assert sizes["r"] == sizes[f"{LABEL}.secz"] < 0.6 * sizes["dense.safetensors"]
-    job, models, _ = chosen(run, None)
+    job, models = read_run(run)
     ours = evaluate(OnnxRuntime((tmp_path / "r.onnx").read_bytes()), job.data.test)
     assert ours.correct == evaluate(models[LABEL], job.data.test).correct
 

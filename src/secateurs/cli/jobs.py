@@ -9,7 +9,7 @@ import typer
 
 from secateurs.cli import show
 from secateurs.cli.speeding import WEIGHTS_HELP, bench_sparse, grain_for
-from secateurs.cli.words import MultipleOf, control_of, free_target, options, sized, target_of
+from secateurs.cli.words import Amounts, MultipleOf, amount, control_of, options
 from secateurs.core.errors import UnknownNameError
 from secateurs.measure.report import Report
 from secateurs.recovery.settings import FINETUNE, Precision, Trainer
@@ -169,23 +169,14 @@ def prune(
     runs/lenet5/dense.safetensors --granularity out_channel --macs 0.5 --out runs/half`
     """
     granularity = grain_for(aim, granularity, density)
-    method, words = sized(method, bytes, ratio, max_drop)
-    step = multiple_of if multiple_of > 1 else None
-    if plan:
-        sizes = {"bytes": bytes or None, "ratio": ratio or None, "max_drop": max_drop}
-        given = {"density": density, "macs": macs, "params": params, "multiple_of": step, **sizes}
-        target = free_target("--plan", given)
-        method = "planned"
-    elif (words or max_drop is not None) and density is None:
-        target = free_target("a file's size", {"macs": macs, "params": params, "multiple_of": step})
-    else:
-        target = target_of(density, macs, params, multiple_of)
+    shares: Amounts = {"density": density, "macs": macs, "params": params}
+    sizes: Amounts = {"bytes": bytes or None, "ratio": ratio or None, "max_drop": max_drop}
+    method, target, words = amount(method, shares, sizes, multiple_of, plan)
     dense = _dense(dense_epochs or control_epochs, None, 5e-4, precision, seed)
-    words = [*(option or []), *words, *([f"plan={plan}"] if plan else [])]
     cut = Cut(
         method,
         target,
-        options(method, granularity, words),
+        options(method, granularity, [*(option or []), *words]),
         replace(
             FINETUNE, epochs=epochs, lr=lr or FINETUNE.lr, precision=_word(precision), seed=seed
         ),
@@ -208,7 +199,7 @@ def prune(
     if max_drop is None:
         _run(recipe, out, resume)
         return
-    with show.saying() as say:
+    with show.saying(out) as say:
         found = smallest(recipe, out, drop=max_drop, resume=resume, say=say)
     show.results(found.report)
     show.out.print(f"Smallest file: {found.folder}", highlight=False)
@@ -242,12 +233,8 @@ def bench(
 
 
 def _run(recipe: Recipe, out: Path, resume: bool) -> Report:
-    try:
-        with show.saying() as say:
-            report = run(stamped(recipe, version("secateurs")), out, resume=resume, say=say)
-    except KeyboardInterrupt:
-        show.err.print(f"interrupted; the same command with --resume goes on in {out}")
-        raise typer.Exit(130) from None
+    with show.saying(out) as say:
+        report = run(stamped(recipe, version("secateurs")), out, resume=resume, say=say)
     show.results(report)
     show.out.print(f"Report: {out / 'report.html'}", highlight=False)
     return report

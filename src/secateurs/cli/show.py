@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -83,8 +85,13 @@ def timings(timed: Mapping[str, tuple[Latency, Speedup]]) -> None:
 
 
 @contextmanager
-def saying() -> Iterator[Say]:
-    """Show lines and training progress with the time left until the block ends."""
+def saying(out: Path, again: str = " with --resume") -> Iterator[Say]:
+    """Show lines and training progress with the time left until the block ends.
+
+    Args:
+        out: the folder that fills, and keeps what is done when the user interrupts.
+        again: how the same command then goes on.
+    """
     bars = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -94,11 +101,15 @@ def saying() -> Iterator[Say]:
         TimeRemainingColumn(),
         console=err,
     )
-    with bars:
-        yield Say(
-            line=lambda line: err.print(line, markup=False, highlight=False),
-            progress=lambda name: _bar(bars, name),
-        )
+    try:
+        with bars:
+            yield Say(
+                line=lambda line: err.print(line, markup=False, highlight=False),
+                progress=lambda name: _bar(bars, name),
+            )
+    except KeyboardInterrupt:
+        err.print(f"interrupted; the same command{again} goes on in {out}", markup=False)
+        raise typer.Exit(130) from None
 
 
 def waiting(what: str) -> AbstractContextManager[object]:

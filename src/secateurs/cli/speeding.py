@@ -17,7 +17,7 @@ from secateurs.realise.sparse.accelerate import Weights, weights_for
 from secateurs.realise.sparse.accelerate import accelerate as accelerated
 from secateurs.realise.sparse.accelerated import Accelerated
 from secateurs.realise.sparse.choice import Choice
-from secateurs.runs.again import accelerate_run, chosen
+from secateurs.runs.again import accelerate_run, meant
 from secateurs.runs.sparse import sentence
 from secateurs.runs.speed import for_speed
 
@@ -54,7 +54,7 @@ def accelerate(
             fast = _packed(source, batch, threads, rounds, kind)
     else:
         folder, label = model_of(source)
-        label = label or only(source, chosen(folder, None)[2])
+        label = label or only(source, meant(folder))
         with show.waiting(f"timing the layers of {source}"):
             found = accelerate_run(
                 folder, label=label, batch=batch, threads=threads, rounds=rounds, weights=kind

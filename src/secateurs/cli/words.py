@@ -16,6 +16,35 @@ MultipleOf = Annotated[
 ]
 
 
+Amounts = Mapping[str, float | None]
+"""What options of a command line ask for, by name; None for those that were left out."""
+
+
+def amount(
+    method: str, shares: Amounts, sizes: Amounts, multiple_of: int = 1, plan: Path | None = None
+) -> tuple[str, Target, list[str]]:
+    """Return method, target and options as words, from what says how much stays.
+
+    Args:
+        method: that was asked for; a plan and a file's size have methods of their own.
+        shares: `density`, `macs` and `params`: fractions that stay.
+        sizes: `bytes`, `ratio` and `max_drop`: how small the packed file becomes.
+        multiple_of: keep multiples of so many units of a site.
+        plan: file of a plan to carry out.
+
+    Raises:
+        BudgetError: nothing says how much stays, or several things do.
+    """
+    step = multiple_of if multiple_of > 1 else None
+    if plan:
+        target = free_target("--plan", {**shares, **sizes, "multiple_of": step})
+        return "planned", target, [f"plan={plan}"]
+    method, words = sized(method, sizes)
+    if any(x is not None for x in sizes.values()) and shares["density"] is None:
+        return method, free_target("a file's size", {**shares, "multiple_of": step}), words
+    return method, target_of(**shares, multiple_of=multiple_of), words
+
+
 def target_of(
     density: float | None, macs: float | None, params: float | None, multiple_of: int = 1
 ) -> Target:
@@ -35,7 +64,7 @@ def target_of(
     return Target(kind, value, multiple_of)  # type: ignore[arg-type]
 
 
-def free_target(by: str, given: Mapping[str, float | None]) -> Target:
+def free_target(by: str, given: Amounts) -> Target:
     """Return the target of a run whose amount something else says: a plan, or a file's size.
 
     Args:
@@ -88,21 +117,23 @@ def control_of(word: str | None, dense: Trainer) -> Trainer | None:
     return dense if word else None
 
 
-def sized(method: str, size: int, ratio: float, drop: float | None) -> tuple[str, list[str]]:
+def sized(method: str, sizes: Amounts) -> tuple[str, list[str]]:
     """Return the method that meets a size of a file, and its options as words.
 
     Raises:
         BudgetError: several sizes are asked for, or of a method that knows none.
     """
-    given = {"bytes": size, "ratio": ratio, "max-drop": drop}
-    asked = [name for name, value in given.items() if value not in (0, None)]
+    asked = {name: value for name, value in sizes.items() if value is not None}
+    options = [f"--{name.replace('_', '-')}" for name in asked]
     if not asked:
         return method, []
     if len(asked) > 1:
-        raise BudgetError(f"--{' and --'.join(asked)} are several targets; pass one of them")
+        raise BudgetError(f"{' and '.join(options)} are several targets; pass one of them")
     if method not in ("magnitude", "deep_compression"):
-        raise BudgetError(f"--{asked[0]} is a target of deep_compression, not of {method}")
-    return "deep_compression", [f"{asked[0]}={given[asked[0]]}"] if drop is None else []
+        raise BudgetError(f"{options[0]} is a target of deep_compression, not of {method}")
+    # How much accuracy may drop is for the search over files, not for one of them.
+    words = [f"{name}={value}" for name, value in asked.items() if name != "max_drop"]
+    return "deep_compression", words
 
 
 def options(method: str, granularity: str, words: list[str]) -> dict[str, Any]:

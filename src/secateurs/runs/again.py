@@ -12,7 +12,7 @@ from secateurs.realise.sparse.accelerated import Accelerated
 from secateurs.runs.folder import read_recipe
 from secateurs.runs.prepare import Job, inputs
 from secateurs.runs.results import example_of, timings
-from secateurs.runs.saved import DENSE, models_of
+from secateurs.runs.saved import DENSE, labels_of, models_of
 
 
 def time_again(
@@ -29,8 +29,7 @@ def time_again(
     Raises:
         FileError: the folder holds no finished run.
     """
-    job = inputs(read_recipe(folder))
-    models = models_of(job, folder)
+    job, models = read_run(folder)
     timed, faster = timings(job, models, batch=batch, threads=threads, rounds=rounds)
     return {label: (timed[label], faster[label]) for label in models}
 
@@ -59,7 +58,8 @@ def accelerate_run(
     Raises:
         FileError: the folder holds no finished run, or no model called `label`.
     """
-    job, models, wanted = chosen(folder, label)
+    wanted = meant(folder, label)
+    job, models = read_run(folder)
     example = example_of(job, models, batch)
     return {
         name: accelerate(
@@ -74,14 +74,27 @@ def accelerate_run(
     }
 
 
-def chosen(folder: Path, label: str | None) -> tuple[Job, dict[str, nn.Module], list[str]]:
-    """Read a run: its job, its models, and the labels of those that are meant.
+def meant(folder: Path, label: str | None = None) -> list[str]:
+    """List the models of a run that are meant: all pruned ones where none is named.
+
+    Args:
+        folder: of a run that is done.
+        label: of one model; when None, the dense one is meant if there is no other.
 
     Raises:
         FileError: the folder holds no finished run, or no model called `label`.
     """
+    labels = labels_of(read_recipe(folder), folder)
+    if label is not None and label not in labels:
+        raise FileError(f"{str(folder)!r} holds no model {label!r}; it holds {', '.join(labels)}")
+    return [label] if label else [name for name in labels if name != DENSE] or [DENSE]
+
+
+def read_run(folder: Path) -> tuple[Job, dict[str, nn.Module]]:
+    """Read a run: its job without weights, and its models by label.
+
+    Raises:
+        FileError: the folder holds no finished run.
+    """
     job = inputs(read_recipe(folder))
-    models = models_of(job, folder)
-    if label is not None and label not in models:
-        raise FileError(f"{str(folder)!r} holds no model {label!r}; it holds {', '.join(models)}")
-    return job, models, [label] if label else [n for n in models if n != DENSE] or [DENSE]
+    return job, models_of(job, folder)

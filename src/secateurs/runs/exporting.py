@@ -8,7 +8,7 @@ from torch import nn
 
 from secateurs.measure.latency import Latency, Speedup, latency, speedups
 from secateurs.realise.onnx import Exported, OnnxRuntime, export_onnx
-from secateurs.runs.again import chosen
+from secateurs.runs.again import meant, read_run
 from secateurs.runs.results import example_of
 from secateurs.runs.saved import DENSE
 
@@ -44,7 +44,8 @@ def export_run(
         FileError: the folder holds no finished run, or no model called `label`.
         StructureError: a model cannot be exported.
     """
-    job, models, wanted = chosen(folder, label)
+    wanted = meant(folder, label)
+    job, models = read_run(folder)
     example = example_of(job, models, batch)
     labels = dict.fromkeys([DENSE, *wanted])
     files = {name: export_onnx(models[name], example) for name in labels}

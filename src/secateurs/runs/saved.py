@@ -10,7 +10,7 @@ from secateurs.realise.checkpoint import load_checkpoint, save_checkpoint
 from secateurs.realise.coding.container import write
 from secateurs.realise.packed import about, held
 from secateurs.runs.prepare import Job, build, told_to_create
-from secateurs.runs.recipe import Cut
+from secateurs.runs.recipe import Cut, Recipe
 
 DENSE = "dense"
 CONTROLS = {"scratch-e": "as many epochs", "scratch-b": "as much compute"}
@@ -51,17 +51,26 @@ def weights_file(folder: Path, label: str) -> Path:
     return folder / f"{label}.safetensors"
 
 
-def models_of(job: Job, folder: Path) -> dict[str, nn.Module]:
-    """Read every model of a run into fresh instances: label → model, the dense one first.
+def labels_of(recipe: Recipe, folder: Path) -> list[str]:
+    """List the models of a run: the dense one, then every cut, and after it its controls.
 
-    A cut's controls come after it, where they could be trained.
+    A control is there where it could be trained.
+    """
+    labels = [DENSE]
+    for cut in recipe.cuts:
+        controls = [f"{cut.label}-{name}" for name in CONTROLS] if cut.control else []
+        labels += [cut.label, *(c for c in controls if weights_file(folder, c).exists())]
+    return labels
+
+
+def models_of(job: Job, folder: Path) -> dict[str, nn.Module]:
+    """Read every model of a run into fresh instances: label → model, as `labels_of` lists them.
 
     Raises:
         FileError: a file is missing or damaged.
     """
-    labels = [DENSE]
-    for cut in job.recipe.cuts:
-        controls = [f"{cut.label}-{name}" for name in CONTROLS] if cut.control else []
-        labels += [cut.label, *(c for c in controls if weights_file(folder, c).exists())]
     plain = replace(job.recipe, pretrained=False)
-    return {label: load_checkpoint(folder / label, build(plain, job.data)) for label in labels}
+    return {
+        label: load_checkpoint(folder / label, build(plain, job.data))
+        for label in labels_of(job.recipe, folder)
+    }
