@@ -1,7 +1,7 @@
 """Every method that removes channels, kernels or fibres, beside its controls, over seeds.
 
     python bench/channels.py digits mnist --data-dir DATA --out runs/channels
-    python bench/channels.py cifar10 --data-dir DATA --out runs/channels
+    python bench/channels.py cifar10 --data-dir DATA --out runs/channels --jobs 2
 
 Each arm cuts the same trained network, without training and with a short recovery after; on a
 GPU, or with `--full`, CIFAR-10 is trained as long as the papers do. Every
@@ -16,7 +16,10 @@ import copy
 import json
 import os
 from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -233,26 +236,61 @@ def cell(job: Job, study: str, name: str, epochs: int, out: Path, dense: float) 
     return record
 
 
-def run(study: str, seeds: Iterable[int], only: list[str], out: Path, data_dir: str | None) -> None:
-    """Do all cells of a study, seed by seed."""
+def run(
+    study: str,
+    seeds: Iterable[int],
+    only: list[str],
+    out: Path,
+    data_dir: str | None,
+    jobs: int = 1,
+) -> None:
+    """Do the cells of a study that are not there, so many at once; dense networks come first."""
+    todo = []
     for seed in seeds:
         dense = place_of(out, study, seed, "dense", 0)
         cells = [(n, e) for n in only for e in phases(ARMS[n], STUDIES[study])]
-        if all(place_of(out, study, seed, *c).exists() for c in [("dense", 0), *cells]):
+        missing = [c for c in cells if not place_of(out, study, seed, *c).exists()]
+        if dense.exists() and not missing:
             continue
         job = job_of(study, seed, out, data_dir)
         assert job.data.test is not None
         value = evaluate(job.model, job.data.test).value
         if not dense.exists():
             write_whole(dense, json.dumps({"accuracy": value}) + "\n")
-        for name, epochs in cells:
-            line = f"{study} seed {seed}  {name}, {epochs} epochs"
-            try:
-                found = cell(job, study, name, epochs, out, value)
-            except PruneError as error:
-                print(f"{line}: left out, {error}", flush=True)
-                continue
-            print(f"{line}: {100 * found['accuracy']:.2f} %", flush=True)
+        todo += [(study, seed, *c, out, data_dir, value) for c in missing]
+    if jobs == 1:
+        for work in todo:
+            print(tried(*work), flush=True)
+        return
+    # Threads of a pool that was used once do not survive a fork.
+    threads = max(1, torch.get_num_threads() // jobs)
+    with ProcessPoolExecutor(jobs, get_context("spawn"), share, (STUDIES, threads)) as pool:
+        for done in as_completed([pool.submit(tried, *work) for work in todo]):
+            print(done.result(), flush=True)
+
+
+def tried(
+    study: str, seed: int, name: str, epochs: int, out: Path, data_dir: str | None, dense: float
+) -> str:
+    """Do one cell, and say what came out or why it is left out."""
+    line = f"{study} seed {seed}  {name}, {epochs} epochs"
+    try:
+        found = cell(read_back(study, seed, out, data_dir), study, name, epochs, out, dense)
+    except PruneError as error:
+        return f"{line}: left out, {error}"
+    return f"{line}: {100 * found['accuracy']:.2f} %"
+
+
+@lru_cache(maxsize=1)
+def read_back(study: str, seed: int, out: Path, data_dir: str | None) -> Job:
+    """Remember the job of the last seed, whose dense network is there."""
+    return job_of(study, seed, out, data_dir)
+
+
+def share(studies: dict[str, Study], threads: int) -> None:
+    """Make a process of a pool ready: with the studies of its parent, and its part of the cores."""
+    STUDIES.update(studies)
+    torch.set_num_threads(threads)
 
 
 def time_models(study: str, seed: int, out: Path, data_dir: str | None) -> None:
@@ -352,6 +390,7 @@ def words(about: str, page: str) -> argparse.ArgumentParser:
 
 def main() -> None:
     parser = words(__doc__, "channels.md")
+    parser.add_argument("--jobs", type=int, default=1, help="cells at once, which share the cores")
     parser.add_argument("--only", nargs="+", choices=list(ARMS), default=list(ARMS))
     parser.add_argument(
         "--full",
@@ -368,7 +407,7 @@ def main() -> None:
         if args.time:
             time_models(study, args.seeds[0], args.out, args.data_dir)
         elif not args.collect:
-            run(study, args.seeds, args.only, args.out, args.data_dir)
+            run(study, args.seeds, args.only, args.out, args.data_dir, args.jobs)
         results = {s: collect(s, args.out) for s in STUDIES}
         record_all(lines, args.out)
         timed = {s: latencies(s, args.out) for s in STUDIES}

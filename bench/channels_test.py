@@ -1,6 +1,7 @@
 """A slice of the table of channel methods: one seed of the digits, short trainings."""
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -70,6 +71,18 @@ def test_what_is_done_is_not_done_again(done, monkeypatch):
     monkeypatch.setattr(channels, "prune", None)
     run("digits", [0], SLICE, out, None)
     assert place_of(out, "digits", 0, "l2", 0).exists()
+
+
+def test_cells_done_at_once_are_the_same_cells(done, tmp_path):
+    out, found = done
+    shutil.copytree(out / "digits" / "seed-0" / "00-dense", tmp_path / "digits/seed-0/00-dense")
+    run("digits", [0], ["l2", "l2, no repair"], tmp_path, None, jobs=2)
+    again = collect("digits", tmp_path)
+    assert again["dense"] == found["dense"]
+    for name in ("l2", "l2, no repair"):
+        for epochs, (record,) in found[name].items():
+            assert again[name][epochs][0]["macs"] == record["macs"]
+            assert abs(again[name][epochs][0]["accuracy"] - record["accuracy"]) < 0.02
 
 
 def test_records_survive_their_folder(done, tmp_path, monkeypatch):
