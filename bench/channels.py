@@ -294,7 +294,10 @@ def share(studies: dict[str, Study], threads: int) -> None:
 
 
 def time_models(study: str, seed: int, out: Path, data_dir: str | None) -> None:
-    """Time the recovered models of one seed side by side, each in pairs with the dense one."""
+    """Time the recovered models of one seed side by side, each in pairs with the dense one.
+
+    Models that are no longer there keep what was found when they were.
+    """
     job = job_of(study, seed, out, data_dir)
     models = {"dense": copy.deepcopy(job.model).cpu()}
     for name, arm in ARMS.items():
@@ -305,7 +308,7 @@ def time_models(study: str, seed: int, out: Path, data_dir: str | None) -> None:
     images = next(iter(job.data.train))[0][:64]
     timed = latency(models, images, threads=1, rounds=30)
     faster = speedups(timed, "dense")
-    record = {
+    record = latencies(study, out) | {
         name: {"seconds": timed[name].median_s, "verdict": faster[name].verdict} for name in models
     }
     write_whole(out / study / "latency.json", json.dumps(record, indent=1) + "\n")

@@ -21,6 +21,7 @@ from channels import (
     recall,
     record_all,
     run,
+    time_models,
 )
 from channels_page import lost, page, shown
 
@@ -107,6 +108,17 @@ def test_the_page_has_all_seeds_there_are_and_a_shared_dense_network_once(tmp_pa
         found = collect(study, tmp_path)
         assert [r["accuracy"] for r in found["l2"][0]] == [0.9, 0.89, 0.88]
         assert len(found["dense"][0]) == (1 if study == "cifar10" else 3)
+
+
+def test_times_of_models_that_are_gone_are_kept(done):
+    out, _ = done
+    gone = {"seconds": 1.0, "verdict": "faster by 2.00x (1.90-2.10)"}
+    (out / "digits" / "latency.json").write_text(json.dumps({"CHIP": gone}))
+    time_models("digits", 0, out, None)
+    timed = latencies("digits", out)
+    assert timed["CHIP"] == gone
+    assert set(timed) == {"CHIP", "dense", *SLICE}
+    assert all(timed[name]["seconds"] > 0 for name in SLICE)
 
 
 def test_an_arm_that_fails_leaves_the_others_alone(done, monkeypatch, capsys):
