@@ -28,6 +28,7 @@ from channels_page import WHY, WORDS, page
 from own_words import own_words
 
 from secateurs.core.errors import PruneError
+from secateurs.data.tensors import TensorBatches
 from secateurs.measure.accuracy import evaluate
 from secateurs.measure.compute import macs
 from secateurs.measure.latency import latency, speedups
@@ -180,7 +181,12 @@ def job_of(name: str, seed: int, out: Path, data_dir: str | None) -> Job:
         job = replace(job, data=replace(job.data, train=train))
     stages = Stages(job.data, out / name / f"seed-{first}")
     stages.fit(job.model, "dense", recipe.dense)
-    return replace(job, recipe=replace(recipe, seed=seed))
+    if seed != first:
+        # The same images are held out; what is trained from here on sees the others anew.
+        assert isinstance(job.data.train, TensorBatches)
+        data = replace(job.data, train=job.data.train.reseeded(seed))
+        job = replace(job, recipe=replace(recipe, seed=seed), data=data)
+    return job
 
 
 def cut_of(study: Study, arm: Arm, epochs: int, seed: int) -> Cut:

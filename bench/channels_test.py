@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -16,6 +17,7 @@ from channels import (
     STUDIES,
     about,
     collect,
+    job_of,
     latencies,
     place_of,
     recall,
@@ -108,6 +110,18 @@ def test_the_page_has_all_seeds_there_are_and_a_shared_dense_network_once(tmp_pa
         found = collect(study, tmp_path)
         assert [r["accuracy"] for r in found["l2"][0]] == [0.9, 0.89, 0.88]
         assert len(found["dense"][0]) == (1 if study == "cifar10" else 3)
+
+
+def test_seeds_that_share_a_dense_network_still_see_other_orders(done, monkeypatch):
+    out, _ = done
+    monkeypatch.setitem(STUDIES, "digits", replace(STUDIES["digits"], shared=True))
+    first, second = (job_of("digits", seed, out, None) for seed in (0, 1))
+    state = second.model.state_dict()
+    assert all(torch.equal(x, state[name]) for name, x in first.model.state_dict().items())
+    order, other = (job.data.batches(1)[0][1].tolist() for job in (first, second))
+    assert order != other
+    assert torch.equal(first.data.train.images, second.data.train.images)
+    assert (first.recipe.seed, second.recipe.seed) == (0, 1)
 
 
 def test_times_of_models_that_are_gone_are_kept(done):

@@ -1,5 +1,6 @@
 """Batches of images that lie in memory: whole-batch indexing, reproducible order."""
 
+import copy
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -67,6 +68,12 @@ class TensorBatches:
     def set_epoch(self, epoch: int) -> None:
         """Let the next pass be this epoch's."""
         self._epoch = epoch
+
+    def reseeded(self, seed: int) -> "TensorBatches":
+        """Return the same images in the order, and varied as, another seed says."""
+        other = copy.copy(self)
+        other._seed, other._epoch = seed, 0
+        return other
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches of one epoch, without counting it."""

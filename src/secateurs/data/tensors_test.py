@@ -60,6 +60,16 @@ def test_other_seeds_give_other_orders():
     assert len(orders) == 5
 
 
+def test_the_same_images_can_come_as_another_seed_says():
+    first, other = (
+        TensorBatches(*numbered(), batch_size=4, shuffle=True, seed=seed) for seed in (0, 1)
+    )
+    order = labels(first)
+    assert labels(first.reseeded(1)) == labels(other) != order
+    first.set_epoch(0)
+    assert labels(first) == order
+
+
 @pytest.mark.parametrize(("n", "expected"), [(9, 2), (10, 3), (8, 2), (1, 1)])
 def test_training_leaves_out_a_last_batch_of_one_image(n, expected):
     batches = TensorBatches(*numbered(n), batch_size=4, shuffle=True)
