@@ -315,7 +315,12 @@ def time_models(study: str, seed: int, out: Path, data_dir: str | None) -> None:
     timed = latency(models, images, threads=1, rounds=30)
     faster = speedups(timed, "dense")
     record = latencies(study, out) | {
-        name: {"seconds": timed[name].median_s, "verdict": faster[name].verdict} for name in models
+        name: {
+            "seconds": timed[name].median_s,
+            "dense": timed["dense"].median_s,
+            "verdict": faster[name].verdict,
+        }
+        for name in models
     }
     write_whole(out / study / "latency.json", json.dumps(record, indent=1) + "\n")
 
