@@ -18,7 +18,7 @@ import os
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -218,12 +218,9 @@ def place_of(out: Path, study: str, seed: int, arm: str, epochs: int) -> Path:
 
 
 def cell(job: Job, study: str, name: str, epochs: int, out: Path, dense: float) -> dict[str, Any]:
-    """Return what one arm gives on one seed, of a dense network so accurate; or read it back."""
+    """Do and record one arm on one seed, of a dense network so accurate."""
     arm, seed = ARMS[name], job.recipe.seed
     place = place_of(out, study, seed, name, epochs)
-    if place.exists():
-        found: dict[str, Any] = json.loads(place.read_text())
-        return found
     stages = Stages(job.data, place.with_suffix(""))
     pruned = prune(job, cut_of(STUDIES[study], arm, epochs, seed), stages)
     assert job.data.test is not None
@@ -258,7 +255,7 @@ def run(
         missing = [c for c in cells if not place_of(out, study, seed, *c).exists()]
         if dense.exists() and not missing:
             continue
-        job = job_of(study, seed, out, data_dir)
+        job = prepared(study, seed, out, data_dir)
         assert job.data.test is not None
         value = evaluate(job.model, job.data.test).value
         if not dense.exists():
@@ -281,15 +278,15 @@ def tried(
     """Do one cell, and say what came out or why it is left out."""
     line = f"{study} seed {seed}  {name}, {epochs} epochs"
     try:
-        found = cell(read_back(study, seed, out, data_dir), study, name, epochs, out, dense)
+        found = cell(prepared(study, seed, out, data_dir), study, name, epochs, out, dense)
     except PruneError as error:
         return f"{line}: left out, {error}"
     return f"{line}: {100 * found['accuracy']:.2f} %"
 
 
-@lru_cache(maxsize=1)
-def read_back(study: str, seed: int, out: Path, data_dir: str | None) -> Job:
-    """Remember the job of the last seed, whose dense network is there."""
+@cache
+def prepared(study: str, seed: int, out: Path, data_dir: str | None) -> Job:
+    """Remember the job of a seed, so that one process prepares it once for all its cells."""
     return job_of(study, seed, out, data_dir)
 
 
