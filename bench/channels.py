@@ -412,6 +412,8 @@ def main() -> None:
     parser.add_argument("--collect", action="store_true", help="compute nothing")
     parser.add_argument("--time", action="store_true", help="time the models of the first seed")
     args = parser.parse_args()
+    if args.jobs < 1:
+        parser.error(f"--jobs {args.jobs} does nothing; use 1 or more")
     lines = args.page.with_suffix(".jsonl")
     recall(lines, args.out)
     for study in (FULL if s == "cifar10" and args.full else s for s in args.studies):

@@ -45,6 +45,9 @@ def compare(
     data_dir: Annotated[
         Path | None, typer.Option(help="Where data sets live.", envvar="SECATEURS_DATA")
     ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Where to train and cut; the CPU when left out.")
+    ] = None,
 ) -> None:
     """Compare granularities, or methods, by error against density and bytes over seeds.
 
@@ -69,6 +72,7 @@ def compare(
         replace(FINETUNE, epochs=epochs, lr=lr, nesterov=False),
         None if data_dir is None else str(data_dir),
         batch_size,
+        device=device,
     )
     claim(grid, out)
     with show.saying(out, again="") as say:

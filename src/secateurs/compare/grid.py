@@ -57,6 +57,8 @@ class Grid:
     batch_size: int = 128
     trained: tuple[float, ...] | None = None
     """Densities that are also reached with training in between; all of them when None."""
+    device: str | None = None
+    """Where models learn and are cut; the CPU when None."""
 
     def __post_init__(self) -> None:
         """Check names and numbers before any work starts.
@@ -95,6 +97,7 @@ class Grid:
             data_dir=self.data_dir,
             batch_size=self.batch_size,
             seed=seed,
+            device=self.device,
         )
 
     def recipe(self, cell: Cell, checkpoint: Path) -> Recipe:
@@ -114,6 +117,7 @@ class Grid:
             data_dir=self.data_dir,
             batch_size=self.batch_size,
             seed=cell.seed,
+            device=self.device,
         )
 
     def cuts(self, seed: int) -> Iterator[Cell]:

@@ -14,7 +14,7 @@ from secateurs.core.errors import FileError
 from secateurs.measure.report import Report, write_whole
 from secateurs.realise.checkpoint import load_checkpoint
 from secateurs.runs.job import SILENT, Say, run
-from secateurs.runs.prepare import inputs
+from secateurs.runs.prepare import inputs, prepare
 from secateurs.runs.recipe import dumps, stamped
 
 GRID = "grid.json"
@@ -54,13 +54,17 @@ def _told(grid: Grid, cell: Cell, out: Path, say: Say) -> Point:
 def claim(grid: Grid, out: Path) -> None:
     """Leave the grid in the folder; densities, seeds and arms may be added to it later.
 
+    It may go on on another device, too.
+
     Raises:
         FileError: the folder holds something else, or a comparison that differs elsewhere.
+        PruneError: of the kind that fits, such as data that the model does not take.
     """
+    prepare(grid.dense_recipe(grid.seeds[0]))
     place, plain = out / GRID, json.loads(dumps(grid.to_json()))
     if place.exists():
         found = json.loads(place.read_text())
-        fixed = [k for k in plain if k not in ("arms", "densities", "seeds")]
+        fixed = [k for k in plain if k not in ("arms", "densities", "seeds", "device")]
         if other := [k for k in fixed if found.get(k) != plain[k]]:
             changes = "; ".join(f"{k} was {found.get(k)}, now {plain[k]}" for k in other)
             raise FileError(

@@ -9,10 +9,11 @@ from secateurs.compare.cell import read_point
 from secateurs.compare.grid import Arm, Grid
 from secateurs.compare.page import write_report
 from secateurs.compare.run import cell_model, claim, dense_error, plain_model, points
-from secateurs.core.errors import FileError
+from secateurs.core.errors import FileError, PruneError
 from secateurs.core.layers import layers
 from secateurs.models.create import create
 from secateurs.recovery.settings import Trainer
+from secateurs.testing.elsewhere import another_device
 
 LAST = list(layers(create("digits_cnn")))[-1]
 """Its rows are the classes."""
@@ -110,6 +111,33 @@ def test_more_may_be_added_to_a_comparison_but_nothing_else_changed(finished):
     with pytest.raises(FileError, match=r"another comparison .*batch_size was 128, now 64"):
         claim(replace(grid, batch_size=64), out)
     claim(grid, out)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"data": "digitz"}, "unknown data 'digitz'"),
+        ({"model": "lenet5000"}, "unknown model 'lenet5000'"),
+        ({"device": "nowhere"}, "cannot use device 'nowhere'"),
+    ],
+)
+def test_a_comparison_that_cannot_be_is_refused_before_anything_is_written(tmp_path, change, says):
+    with pytest.raises(PruneError, match=says):
+        claim(replace(GRID, **change), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_comparison_may_go_on_on_another_device(finished, tmp_path):
+    grid, _, found = finished
+    fine = replace(grid, arms=grid.arms[:1])
+    out = tmp_path / "out"
+    with another_device() as device:
+        far = replace(fine, device=str(device))
+        claim(far, out)
+        first = [p for p, _ in zip(points(far, out), range(3), strict=False)]
+    assert first == [p for p in found if p.arm == "fine"][:3]
+    claim(fine, out)
+    assert list(points(fine, out)) == [p for p in found if p.arm == "fine"]
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
