@@ -387,11 +387,18 @@ def record_all(lines: Path, out: Path) -> None:
     write_whole(lines, "\n".join(found) + "\n")
 
 
+def short(name: str) -> str:
+    """Check the name of a study; for `argparse`, which takes choices for no list's default."""
+    known = [s for s in STUDIES if s != FULL]
+    if name not in known:
+        raise argparse.ArgumentTypeError(f"unknown study {name!r}; use {', '.join(known)}")
+    return name
+
+
 def words(about: str, page: str) -> argparse.ArgumentParser:
     """Return a parser of what this benchmark and bench/repair.py both take."""
     parser = argparse.ArgumentParser(description=about.splitlines()[0])
-    short = [name for name in STUDIES if name != FULL]
-    parser.add_argument("studies", nargs="*", choices=short, default=["digits", "mnist"])
+    parser.add_argument("studies", nargs="*", type=short, default=["digits", "mnist"])
     parser.add_argument("--out", type=Path, default=Path("runs/channels"))
     parser.add_argument("--data-dir", default=os.environ.get("SECATEURS_DATA"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

@@ -19,11 +19,13 @@ from channels import (
     collect,
     job_of,
     latencies,
+    main,
     place_of,
     recall,
     record_all,
     run,
     time_models,
+    words,
 )
 from channels_page import lost, page, shown
 
@@ -47,6 +49,26 @@ def done(tmp_path_factory):
         yield out, collect("digits", out)
     finally:
         STUDIES["digits"] = before
+
+
+def test_the_studies_are_the_quick_ones_where_none_is_named():
+    parser = words("About.", "page.md")
+    assert parser.parse_args([]).studies == ["digits", "mnist"]
+    assert parser.parse_args(["cifar10"]).studies == ["cifar10"]
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["cifar10-full"], "unknown study 'cifar10-full'; use digits, mnist, cifar10"),
+        (["--jobs", "0"], "--jobs 0 does nothing; use 1 or more"),
+    ],
+)
+def test_bad_words_are_refused_before_any_work(monkeypatch, capsys, given, says):
+    monkeypatch.setattr(sys, "argv", ["channels.py", *given])
+    with pytest.raises(SystemExit):
+        main()
+    assert says in capsys.readouterr().err
 
 
 def test_least_squares_repair_stays_near_dense_where_the_raw_cut_falls(done):
