@@ -230,6 +230,7 @@ def cell(job: Job, study: str, name: str, epochs: int, out: Path, dense: float) 
         "macs": macs(pruned.model, job.example) / macs(job.model, job.example),
         "parameters": parameters(pruned.model) / parameters(job.model),
         "trained": sum(len(history.epochs) for history in stages.histories.values()),
+        "computed": sorted({history.precision for history in stages.histories.values()}),
         "density": pruned.mask.density,
         "proof": pruned.compacted.proof.difference if pruned.compacted else None,
         "notes": list(pruned.notes),
@@ -327,7 +328,7 @@ def about(name: str) -> str:
     study = STUDIES[name]
     dense, recover = study.dense, study.recover
     images = f"{study.images:,} images" if study.images else "all training images"
-    seeds = "All seeds cut the same dense network. " if study.shared else ""
+    seeds = "Seeds share one dense network. " if study.shared else ""
     return (
         f"{seeds}The dense network learns {dense.epochs} epochs from {images}, at {dense.lr:g} at "
         f"most; recovery is {recover.epochs} epoch{'s' * (recover.epochs > 1)} at {recover.lr:g}, "

@@ -84,7 +84,7 @@ def page(
         if "dense" in records:
             parts += [f"## {TITLES[study]}\n", about[study]]
             parts += [aligned(rows(records, timed.get(study, {}))), ""]
-            parts += [near(records), repairs(records)]
+            parts += [told for say in (near, repairs, strangers) if (told := say(records))]
     absent = [study for study, records in results.items() if "dense" not in records]
     if absent:
         parts.append(f"Not measured yet: {', '.join(TITLES[study] for study in absent)}.\n")
@@ -151,6 +151,23 @@ def near(records: Records, points: float = 1.5) -> str:
     rest = f", all but {', '.join(far)}" if far else ""
     count = f"{len(away) - len(far)} of {len(away)}"
     return f"{count} recovered networks end within {points} points of dense{rest}.\n"
+
+
+def strangers(records: Records) -> str:
+    """Name the arms whose dense network is none of the table's, such as one of another machine."""
+    known = {r["accuracy"] for r in records["dense"][0]}
+    found = {
+        name: sorted({r["dense"] for rs in phases.values() for r in rs if "dense" in r} - known)
+        for name, phases in records.items()
+        if name != "dense"
+    }
+    odd = [f"{n} ({', '.join(f'{100 * v:.2f} %' for v in vs)})" for n, vs in found.items() if vs]
+    if not odd:
+        return ""
+    return (
+        "Trained on another machine, the dense network comes out a little different; some seeds "
+        f"of these were cut from, and are compared with, such a one: {', '.join(odd)}.\n"
+    )
 
 
 def repairs(records: Records) -> str:

@@ -180,6 +180,17 @@ def test_the_page_holds_every_row(done):
     assert "Without any training, cutting by l2 leaves" in text
 
 
+def test_a_dense_network_that_is_not_the_tables_is_named():
+    def record(dense):
+        return {"accuracy": 0.8, "dense": dense, "macs": 0.6, "parameters": 0.6}
+
+    ours, other = record(0.85), record(0.84)
+    found = {"dense": {0: [{"accuracy": 0.85}]}, "l1": {4: [ours]}, "l2": {4: [ours, other]}}
+    text = page({"cifar10": found}, {}, {"cifar10": about("cifar10")})
+    assert "compared with, such a one: l2 (84.00 %)." in text
+    assert "machine" not in page({"cifar10": found | {"l2": {4: [ours]}}}, {}, {"cifar10": ""})
+
+
 def test_every_method_of_an_arm_exists():
     assert {arm.method for arm in ARMS.values()} <= set(METHODS)
 
