@@ -194,7 +194,7 @@ def _outputs(work: Work, budget: float, last: bool) -> None:
             movable = fitting.movable(end)
             left, right, constant = reduced(sent, wanted, rank, constant=movable)
             if conv.bias is None and movable:
-                fitting.shift_(end, constant)
+                fitting.set_constant_(end, constant)
         fitting.fitted.add(end)
         here = work.model.get_submodule(path)
         before = here[:-1] if isinstance(here, Factored) else ()

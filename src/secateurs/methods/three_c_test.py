@@ -86,6 +86,19 @@ def test_all_three_meet_the_target_and_stay_near(make, tmp_path):
     torch.testing.assert_close(fresh.eval()(X), result.model.eval()(X))
 
 
+def test_what_batch_norms_read_keeps_its_mean_through_all_steps():
+    torch.manual_seed(0)
+    model = DigitsCNN(width=8).eval()
+    for m in model.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            m.running_mean.normal_()
+    small = three_c(task(model), Target("macs", 0.6), channels=1, positions=64).model
+    assert len(small.block1.conv2[0]) == 3
+    with torch.no_grad():
+        wanted, found = (m.block1.conv1(m.stem(X).relu()) for m in (model, small))
+    torch.testing.assert_close(found.mean((0, 2, 3)), wanted.mean((0, 2, 3)), atol=0.02, rtol=0)
+
+
 def test_what_a_relu_reads_is_found_by_the_name_of_its_weight():
     assert read_by_relu(trace(plain(), X[:1])) == {"a.weight", "b.weight"}
 

@@ -89,6 +89,8 @@ class Layerwise:
     """Layer → its targets, in the order of the calls; layers called twice are left out."""
     norms: Mapping[str, nn.Module]
     """Layer → the batch norm that reads it."""
+    originals: Mapping[str, nn.Module]
+    """The same in the original."""
     fitted: set[str] = field(default_factory=set)
 
     @classmethod
@@ -111,25 +113,25 @@ class Layerwise:
         if not inputs:
             raise PruneError("cannot reconstruct layers without inputs; the loader is empty")
         with evaluation(original), evaluation(model):
-            targets = _targets(original, inputs, wanted, positions, seed)
+            targets, originals = _targets(original, inputs, wanted, positions, seed)
             inputs = [to_device(x, device_of(model)) for x in inputs]
             following = Following(model, list(wanted))
             with following:
                 call(model, inputs[0])
         once = {path: found for path, found in targets.items() if len(found.at) == len(inputs)}
-        return cls(model, inputs, wanted, once, following.norms)
+        return cls(model, inputs, wanted, once, following.norms, originals)
 
     def movable(self, path: str) -> bool:
         """Say whether a layer's output can take a constant: by a bias, or a batch norm."""
-        return self.pairs[path].linear.bias is not None or path in self.norms
+        return self.pairs[path].linear.bias is not None or self._norm(path) is not None
 
     def sums(self, path: str) -> Normal:
-        """Sum up what the layer reads now, and what it should send, without its bias."""
-        linear, sums = self.pairs[path].linear, None
+        """Sum up what the layer reads now, and what it should send, without its constant."""
+        linear, sums, constant = self.pairs[path].linear, None, self.constant(path)
         with evaluation(self.model):
             for i in range(len(self.inputs)):
                 rows, y = self._rows(path, i)
-                y = y if linear.bias is None else y - linear.bias.detach()
+                y = y if constant is None else y - constant.to(y)
                 some = Normal.of(rows, y.view(len(y), linear.groups, -1))
                 sums = some if sums is None else sums + some
         assert sums is not None
@@ -155,19 +157,40 @@ class Layerwise:
         used = sums.centred() if self.movable(path) else sums
         solved = used.solve(matrix, ridge)
         linear.write_(solved.to(matrix))
-        if self.movable(path):
-            self.shift_(path, sums.intercept(solved).flatten())
+        if (constant := self.constant(path)) is not None:
+            self.set_constant_(path, sums.intercept(solved).flatten() + constant)
         self.fitted.add(path)
         return Fit(before, used.lost(solved) / spread)
 
-    def shift_(self, path: str, constant: Tensor) -> None:
-        """Add a constant, (out,), to a layer's output, in its bias or behind it."""
-        with torch.no_grad():
-            if (bias := self.pairs[path].linear.bias) is not None:
-                bias.add_(constant.to(bias))
-            else:
-                mean = self.norms[path].get_buffer("running_mean")
-                mean.sub_(constant.to(mean))
+    def constant(self, path: str) -> Tensor | None:
+        """Return what is added to a layer's output, (out,), in float64; None where nothing can be.
+
+        Its bias, or what a batch norm no longer takes off: the original's mean less its own.
+        """
+        pair, norms = self.pairs[path], self._norm(path)
+        if pair.linear.bias is not None:
+            return pair.linear.bias.detach().double()
+        if norms is None:
+            return None
+        mean, original = (norm.get_buffer("running_mean").double() for norm in norms)
+        return original[pair.outputs.to(original.device)].to(mean) - mean
+
+    @torch.no_grad()
+    def set_constant_(self, path: str, constant: Tensor) -> None:
+        """Let so much, (out,), be added to a layer's output, by its bias or behind it."""
+        pair, norms = self.pairs[path], self._norm(path)
+        if pair.linear.bias is not None:
+            pair.linear.bias.copy_(constant)
+        elif norms is not None:
+            for name, less in (("running_mean", constant), ("running_var", 0)):
+                own, original = (norm.get_buffer(name) for norm in norms)
+                own.copy_(original[pair.outputs.to(original.device)] - less)
+
+    def _norm(self, path: str) -> tuple[nn.Module, nn.Module] | None:
+        """Return the batch norm that reads a layer, and the original's, where both have one."""
+        if path in self.norms and path in self.originals:
+            return self.norms[path], self.originals[path]
+        return None
 
     def _rows(self, path: str, i: int) -> tuple[Tensor, Tensor]:
         """Return a layer's inputs and what its outputs should be, for one batch."""
@@ -201,9 +224,10 @@ def _targets(
     wanted: Mapping[str, Pair],
     positions: int | None,
     seed: int,
-) -> dict[str, Target]:
-    """Run the original once over all inputs: layer, in order of its call, → target rows."""
+) -> tuple[dict[str, Target], dict[str, nn.Module]]:
+    """Run the original once over all inputs: layer, in order of its call, → rows; → norm."""
     found: dict[str, Target] = {}
+    norms: dict[str, nn.Module] = {}
     generator = torch.Generator().manual_seed(seed)
 
     def heard(path: str, x: Tensor, y: Tensor) -> None:
@@ -218,9 +242,10 @@ def _targets(
         target.shortcut.append(rows[:, pair.outputs.to(rows.device)])
 
     for x in inputs:
-        with Following(original, list(wanted), heard, met):
+        with Following(original, list(wanted), heard, met) as following:
             call(original, to_device(x, device_of(original)))
-    return found
+        norms |= following.norms
+    return found, norms
 
 
 def unscaled(lost: Tensor, slope: Tensor) -> Tensor:

@@ -97,6 +97,28 @@ def test_a_layer_without_bias_leaves_the_constant_to_its_batch_norm():
     assert not torch.equal(small.model[3].running_mean, model[3].running_mean)
 
 
+def test_fitting_again_changes_nothing_whether_a_bias_or_a_batch_norm_takes_the_constant():
+    torch.manual_seed(0)
+    for layer in (nn.Conv2d(4, 5, 1), nn.Conv2d(4, 5, 1, bias=False)):
+        model = nn.Sequential(
+            nn.Conv2d(3, 4, 1), nn.ReLU(), layer, nn.BatchNorm2d(5), nn.Flatten()
+        ).eval()
+        data = batches(4, 3, 7, 7)
+        small = without(model, data[0][0], {"0.weight:0": [2]})
+        reconstruct_(small.model, model, data, small.kept, ridge=0)
+        once = gap(small.model, model, data[0][0])
+        assert 1e-4 < once < 0.5
+        again = reconstruct_(small.model, model, data, small.kept, ridge=0)
+        assert again.fits["2"].before == pytest.approx(again.fits["2"].after, rel=1e-5)
+        assert gap(small.model, model, data[0][0]) == pytest.approx(once, rel=1e-4)
+        # Statistics that were measured anew are put back: the fit is to what came before them.
+        small.model[3].running_mean.add_(1.0)
+        small.model[3].running_var.mul_(2.0)
+        reconstruct_(small.model, model, data, small.kept, ridge=0)
+        if layer.bias is None:
+            assert gap(small.model, model, data[0][0]) == pytest.approx(once, rel=1e-4)
+
+
 def test_the_fold_of_a_grouped_layer_is_the_change_of_its_mean_output():
     torch.manual_seed(0)
     layer = nn.Conv2d(6, 4, 3, groups=2).double()
