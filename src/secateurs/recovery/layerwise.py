@@ -177,14 +177,21 @@ class Layerwise:
 
     @torch.no_grad()
     def set_constant_(self, path: str, constant: Tensor) -> None:
-        """Let so much, (out,), be added to a layer's output, by its bias or behind it."""
+        """Let so much, (out,), be added to a layer's output, by its bias or behind it.
+
+        The batch norm that reads it gets the original's statistics back.
+        """
         pair, norms = self.pairs[path], self._norm(path)
         if pair.linear.bias is not None:
             pair.linear.bias.copy_(constant)
-        elif norms is not None:
-            for name, less in (("running_mean", constant), ("running_var", 0)):
-                own, original = (norm.get_buffer(name) for norm in norms)
-                own.copy_(original[pair.outputs.to(original.device)] - less)
+        if norms is None:
+            return
+        for name in ("running_mean", "running_var"):
+            own, original = (norm.get_buffer(name) for norm in norms)
+            own.copy_(original[pair.outputs.to(original.device)])
+        if pair.linear.bias is None:
+            mean = norms[0].get_buffer("running_mean")
+            mean.sub_(constant.to(mean))
 
     def _norm(self, path: str) -> tuple[nn.Module, nn.Module] | None:
         """Return the batch norm that reads a layer, and the original's, where both have one."""
