@@ -5,7 +5,8 @@
 
 Every claim leaves one JSON file a seed in the output folder; what is there is not done again,
 nor what docs/results/channel-claims.jsonl has (remove its lines to begin anew), and a training
-that was killed goes on from its last epoch. Writes that file and docs/results/channel-claims.md.
+that was killed goes on from its last epoch. Writes that file and docs/results/channel-claims.md;
+`--collect` only does that.
 """
 
 import argparse
@@ -257,6 +258,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/channel-claims"))
     parser.add_argument("--only", nargs="+", choices=list(CLAIMS), default=list(CLAIMS))
     parser.add_argument("--seeds", type=int, nargs="+", help="of each claim's own; all if left out")
+    parser.add_argument("--collect", action="store_true", help="compute nothing")
     parser.add_argument("--epochs", type=int, help="of any training, at most: a quick look")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--page", type=Path, default=Path("docs/results/channel-claims.md"))
@@ -264,7 +266,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     lines = args.page.with_suffix(".jsonl")
     recall(lines, args.out)
-    for name in args.only:
+    for name in () if args.collect else args.only:
         claim = CLAIMS[name]
         for seed in (s for s in claim.seeds if args.seeds is None or s in args.seeds):
             if place_of(args.out, name, seed).exists():
