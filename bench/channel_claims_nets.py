@@ -99,11 +99,11 @@ class Lab:
         self, model: nn.Module, part: str = "", how: Trainer | None = None, repair: Repair = "bn"
     ) -> Task:
         """Ask for a model to be cut and, with settings, trained in a folder called `part`."""
-        train = how and Recovery(Stages(self.data, self.folder / part), part, self.settings(how))
+        stages = Stages(self.data, self.folder / part)
         return Task(
             model,
             self.data.example,
-            train=train or None,
+            train=Recovery(stages, part, self.settings(how)) if how else None,
             batches=lambda: self.data.batches(20),
             repair=repair,
             seed=self.seed,
