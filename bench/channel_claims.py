@@ -15,12 +15,13 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 import channel_claims_jobs as jobs
 import torch
 from channel_claims_jobs import Numbers
 from channel_claims_nets import Lab, lab_of
+from channels_page import shown
 from own_words import own_words
 
 from secateurs.measure.report import write_whole
@@ -222,11 +223,6 @@ def page(results: Runs, below: str = "") -> str:
         parts.append(f"Not measured yet: {'; '.join(absent)}.\n")
     parts += [f"{WORDS}\n{below}\n"] if below else []
     return "\n".join([*parts, MADE])
-
-
-def shown(values: list[float]) -> str:
-    """Show the mean and, of two or more, their spread."""
-    return f"{mean(values):.2f} ± {stdev(values):.2f}" if len(values) > 1 else f"{values[0]:.2f}"
 
 
 def place_of(out: Path, claim: str, seed: int) -> Path:

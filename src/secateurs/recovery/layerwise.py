@@ -123,7 +123,7 @@ class Layerwise:
 
     def movable(self, path: str) -> bool:
         """Say whether a layer's output can take a constant: by a bias, or a batch norm."""
-        return self.pairs[path].linear.bias is not None or self._norm(path) is not None
+        return self.constant(path) is not None
 
     def sums(self, path: str) -> Normal:
         """Sum up what the layer reads now, and what it should send, without its constant."""
