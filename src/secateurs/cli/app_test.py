@@ -73,6 +73,11 @@ def test_methods_are_listed_and_shown_with_paper_and_options(call):
     assert "ranking" in out
 
 
+def test_a_number_among_the_options_is_shown_with_its_range(call):
+    lines = call("methods", "fpgm")[1].splitlines()
+    assert any("mix" in line and "float, 0 to 1" in line for line in lines)
+
+
 def test_inspect_says_what_can_go_and_what_stays_and_why(call):
     code, out, _ = call("inspect", "digits_cnn")
     assert code == 0
@@ -128,6 +133,11 @@ def test_what_says_how_much_stays_is_said_once(call, tmp_path):
         (["inspect", "resnet21"], "unknown model 'resnet21'; did you mean"),
         (["inspect", "lenet5", "--input", "x"], "--input 'x' is not a shape"),
         (["plan", "digits_cnn", "--density", "1", "--out", "/dev/null/p"], "cannot write"),
+        (
+            ["plan", "digits_cnn", "--density", "1", "--classes", "0"],
+            "Invalid value for '--classes'",
+        ),
+        ([*PRUNE, "--density", "0.5", "-o", "rounds=0", "--out", "{}/r"], "rounds is 0; use 1 or"),
         (["methods", "magic"], "unknown method 'magic'"),
         (["bench", "nowhere"], "'nowhere' holds no run"),
         (["bench", "nowhere", "--engine", "sparse"], "'nowhere' holds no run"),

@@ -2,7 +2,7 @@
 
 import inspect as python
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_args, get_origin
 
 import torch
 import typer
@@ -44,12 +44,13 @@ Shape = Annotated[
         "--input", help="One input's shape, 3,224,224; the model's usual one if left out."
     ),
 ]
+Classes = Annotated[int | None, typer.Option(min=1, help="Outputs, where they can vary.")]
 
 
 def inspect(
     model: Model,
     input: Shape = None,
-    classes: Annotated[int | None, typer.Option(help="Outputs, where they can vary.")] = None,
+    classes: Classes = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Trained weights: .safetensors, or a .pt state dict.")
     ] = None,
@@ -83,7 +84,7 @@ def plan(
     multiple_of: MultipleOf = 1,
     out: Annotated[Path | None, typer.Option(help="Write the plan as JSON, to be edited.")] = None,
     input: Shape = None,
-    classes: Annotated[int | None, typer.Option(help="Outputs, where they can vary.")] = None,
+    classes: Classes = None,
 ) -> None:
     """Say what would be cut where, and what would be left, before anything is touched.
 
@@ -132,10 +133,17 @@ def methods(
     chosen = method(name, {})
     show.out.print(python.getdoc(chosen) or "", markup=False, highlight=False)
     options = [
-        (option, str(p.default), python.formatannotation(p.annotation))
-        for option, p in options_of(chosen).items()
+        (option, str(p.default), _kind(p.annotation)) for option, p in options_of(chosen).items()
     ]
     show.table(("option", "default", "type"), options, title="Options: -o NAME=VALUE")
+
+
+def _kind(annotation: Any) -> str:
+    """Show the type of an option, and the range of a number."""
+    if get_origin(annotation) is not Annotated:
+        return python.formatannotation(annotation)
+    base, *ranges = get_args(annotation)
+    return ", ".join([python.formatannotation(base), *map(str, ranges)])
 
 
 def _example(model: str, shape: str | None) -> Tensor:

@@ -12,6 +12,10 @@ class BudgetError(PruneError, ValueError):
     """A density, count or cost target that cannot be met; names the reachable range."""
 
 
+class OptionError(PruneError, ValueError):
+    """A word or a number that an option does not take; names what it takes."""
+
+
 class EvidenceError(PruneError, LookupError):
     """A criterion asked for a measurement nobody made; says how to make it."""
 

@@ -5,6 +5,7 @@ from secateurs.core.errors import PruneError
 
 KINDS = {
     "BudgetError": ValueError,
+    "OptionError": ValueError,
     "EvidenceError": LookupError,
     "UnknownNameError": KeyError,
     "ShapeError": ValueError,

@@ -59,7 +59,7 @@ def _elements(graph: Graph, name: str, stays: Tensor) -> int:
     sizes = list(graph.shapes[name])
     for dim, size in enumerate(sizes):
         units = graph.axes.get((name, dim))
-        if units is not None:
+        if units is not None and size:
             assert units.shape[-1] == size
             # Groups keep the same number each.
             sizes[dim] = int(stays[units].sum()) // (units.numel() // size)

@@ -162,3 +162,9 @@ def test_a_removal_that_does_not_fit_is_refused():
         rewrite(graph, torch.zeros(3, dtype=torch.bool))
     with pytest.raises(StructureError, match="uneven or an axis empty"):
         rewrite(graph, torch.ones(graph.units, dtype=torch.bool))
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_a_layer_without_outputs_costs_nothing():
+    net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 0))
+    assert predict(trace(net, X), {}) == Cost(parameters=56, macs=2 * 48)

@@ -5,6 +5,7 @@ import torch
 from secateurs.core.cut import score, select
 from secateurs.core.errors import PruneError
 from secateurs.core.mask import Mask
+from secateurs.core.within import Part, Proportion, checked
 from secateurs.criteria.magnitude import l1
 from secateurs.evidence.weights import weights
 from secateurs.methods.during import training
@@ -14,16 +15,17 @@ from secateurs.methods.where import Ranking, quota, where
 from secateurs.realise.masked import masked
 
 
+@checked
 def ac_dc(
     task: Task,
     target: Target,
     *,
     granularity: str = "element",
     ranking: Ranking = "global",
-    warm: float = 0.1,
-    phase: float = 0.05,
-    dense: float = 0.75,
-    sparse: float = 0.85,
+    warm: Proportion = 0.1,
+    phase: Part = 0.05,
+    dense: Proportion = 0.75,
+    sparse: Proportion = 0.85,
     fresh: bool = True,
     exclude: tuple[str, ...] = (),
 ) -> Pruned:
@@ -53,10 +55,10 @@ def ac_dc(
         BudgetError: the target cannot be met.
     """
     train, steps = training(task, "AC/DC")
-    if not 0 <= warm <= dense <= sparse < 1 or phase <= 0:
+    if not warm <= dense <= sparse < 1:
         raise PruneError(
-            f"warm {warm:g}, dense {dense:g}, sparse {sparse:g} and phase {phase:g} are no order "
-            "of phases; use 0 <= warm <= dense <= sparse < 1 and a phase above 0"
+            f"warm {warm:g}, dense {dense:g} and sparse {sparse:g} are no order of phases; "
+            "use warm <= dense <= sparse < 1"
         )
     model = begin(task, fresh)
     place = where(model, task.example, granularity, exclude=exclude)

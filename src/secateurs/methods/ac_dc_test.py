@@ -71,5 +71,5 @@ def test_progress_says_which_phase_it_is():
 
 
 def test_shares_out_of_order_are_refused():
-    with pytest.raises(PruneError, match=r"warm 0.1, dense 0.9, sparse 0.85 and phase 0.05 are n"):
+    with pytest.raises(PruneError, match=r"warm 0.1, dense 0.9 and sparse 0.85 are no order"):
         watched(dense=0.9)

@@ -12,6 +12,7 @@ from secateurs.core.errors import PruneError, ShapeError, StructureError
 from secateurs.core.layers import plain_name
 from secateurs.core.mask import Mask
 from secateurs.core.site import Quota, Scores, Site, Sites
+from secateurs.core.within import Amount, Count, Whole, checked
 from secateurs.criteria.table import CRITERIA
 from secateurs.evidence.weights import weights
 from secateurs.granularity.grains import fibres
@@ -27,18 +28,19 @@ Pattern = Literal["cross", "checkerboard"]
 Thin = Literal["no", "faster", "all"]
 
 
+@checked
 def brain_damage(
     task: Task,
     target: Target,
     *,
     variant: Variant = "gradual",
     pattern: Pattern = "cross",
-    shrink: float = 2e-4,
+    shrink: Amount = 2e-4,
     ranking: Ranking = "uniform",
     densities: tuple[str, ...] = (),
-    rounds: int = 4,
-    round_epochs: int = 1,
-    tolerance: float = 0.01,
+    rounds: Count = 4,
+    round_epochs: Whole = 1,
+    tolerance: Amount = 0.01,
     thin: Thin = "no",
     exclude: tuple[str, ...] = (),
 ) -> Pruned:
@@ -86,8 +88,8 @@ def brain_damage(
         return thinned(task, model, mask, thin)
     if task.train is None:
         raise PruneError(
-            f"the {variant} variant trains under a penalty; pass Task(train=...), or use "
-            "variant=fixed"
+            f"the {variant} variant trains under a penalty, and there is no training; "
+            "give the cut 1 epoch of recovery or more, or use variant=fixed"
         )
     amounts = thresholds(model, sites, shrink)
     own = named(densities, sites)

@@ -9,6 +9,7 @@ from torch import Tensor
 from secateurs.core.cut import decide, scatter, score
 from secateurs.core.errors import PruneError
 from secateurs.core.site import Sites
+from secateurs.core.within import Amount, Count, Whole, checked
 from secateurs.criteria.table import CRITERIA
 from secateurs.evidence.weights import weights
 from secateurs.granularity.coupled import Coupled
@@ -21,18 +22,19 @@ from secateurs.methods.task import Pruned, Target, Task
 from secateurs.methods.where import named, where
 
 
+@checked
 def dcp(
     task: Task,
     target: Target,
     *,
-    losses: int = 2,
-    weight: float = 1.0,
-    tune_passes: int = 2,
-    tune_lr: float = 0.01,
-    passes: int = 1,
-    lr: float = 0.01,
-    rounds: int = 8,
-    adapt: float = 0.0,
+    losses: Whole = 2,
+    weight: Amount = 1.0,
+    tune_passes: Whole = 2,
+    tune_lr: Amount = 0.01,
+    passes: Whole = 1,
+    lr: Amount = 0.01,
+    rounds: Count = 8,
+    adapt: Amount = 0.0,
     densities: tuple[str, ...] = (),
     exclude: tuple[str, ...] = (),
 ) -> Pruned:

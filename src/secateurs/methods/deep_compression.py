@@ -3,13 +3,14 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
 from secateurs.core.errors import BudgetError
 from secateurs.core.mask import Mask
+from secateurs.core.within import Amount, Count, Part, Whole, Within, checked
 from secateurs.methods.codebook_plot import draw
 from secateurs.methods.dns import dns
 from secateurs.methods.during import numbers
@@ -36,28 +37,29 @@ SETTLE = 50
 """Steps of training between two looks at which values the weights take."""
 
 
+@checked
 def deep_compression(
     task: Task,
     target: Target,
     *,
-    channels: float = 1.0,
+    channels: Part = 1.0,
     pruning: Pruning = "magnitude",
     ranking: Ranking = "uniform",
     densities: tuple[str, ...] = (),
-    rounds: int = 1,
-    bits: int = 5,
+    rounds: Count = 1,
+    bits: Annotated[int, Within(0, 16)] = 5,
     bits_of: tuple[str, ...] = (),
     codebook: Codebook = "linear",
-    price: float = 0.0,
+    price: Amount = 0.0,
     step: Step = "mean",
     learn: Learn = "values",
-    tune: int = 1,
+    tune: Whole = 1,
     biases: Store = "float32",
-    bias_bits: int = 6,
+    bias_bits: Annotated[int, Within(2, 16)] = 6,
     entries: Store = "float32",
     code: Code = "paper",
-    bytes: int = 0,
-    ratio: float = 0.0,
+    bytes: Whole = 0,
+    ratio: Amount = 0.0,
     exclude: tuple[str, ...] = (),
 ) -> Pruned:
     """Prune, retrain, let the weights share few values, tune those, and code what is left.

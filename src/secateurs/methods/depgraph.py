@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.core.cut import decide, scatter, score
-from secateurs.core.errors import BudgetError
 from secateurs.core.site import Scores
+from secateurs.core.within import Amount, checked
 from secateurs.criteria.magnitude import l2
 from secateurs.evidence.weights import weights
 from secateurs.granularity.coupled import Coupled
@@ -17,12 +17,13 @@ from secateurs.methods.finish import finish
 from secateurs.methods.task import Pruned, Target, Task
 
 
+@checked
 def depgraph(
     task: Task,
     target: Target,
     *,
-    depth: float = 2.0,
-    alpha: float = 4.0,
+    depth: Amount = 2.0,
+    alpha: Amount = 4.0,
     ranking: Share = "global",
     exclude: tuple[str, ...] = (),
 ) -> Pruned:
@@ -47,10 +48,9 @@ def depgraph(
         exclude: patterns of parameter names that stay whole.
 
     Raises:
-        BudgetError: the target cannot be met, or `depth` is negative.
+        BudgetError: the target cannot be met.
+        OptionError: `depth` is negative.
     """
-    if depth < 0:
-        raise BudgetError(f"depth is {depth:g}; use 0 for no shrinking, or more")
     model = copy.deepcopy(task.model)
     place = removable(model, task.example, exclude)
     if task.train is not None and task.steps:

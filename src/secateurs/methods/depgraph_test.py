@@ -2,7 +2,6 @@ import pytest
 import torch
 from torch import nn
 
-from secateurs.core.errors import BudgetError
 from secateurs.evidence.weights import weights
 from secateurs.methods.channels import removable
 from secateurs.methods.depgraph import depgraph, group_norms, shrinking, strengths
@@ -60,8 +59,3 @@ def test_training_makes_small_groups_smaller_beside_large_ones():
     half = len(ratios) // 2
     assert max(ratios[half:]) < min(ratios[:half]) / 4
     assert result.compacted.proof.difference <= result.compacted.proof.tolerance
-
-
-def test_a_negative_depth_is_refused():
-    with pytest.raises(BudgetError, match="depth is -1; use 0 for no shrinking"):
-        depgraph(Task(DigitsCNN(width=8), torch.zeros(1, 1, 8, 8)), Target(), depth=-1)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from secateurs.core.cut import keep_top, score
 from secateurs.core.site import Quota, Sites
+from secateurs.core.within import Amount, Proportion, checked
 from secateurs.criteria.magnitude import l1
 from secateurs.evidence.weights import weights
 from secateurs.methods.during import chance, numbers, training
@@ -23,6 +24,7 @@ CUT, SPLICE = 0.9, 1.1
 """The two thresholds, as factors of their centre."""
 
 
+@checked
 def dns(
     task: Task,
     target: Target,
@@ -30,12 +32,12 @@ def dns(
     rule: Rule = "density",
     ranking: Ranking = "uniform",
     densities: tuple[str, ...] = (),
-    reach: float = 0.5,
-    c: float = 3.0,
+    reach: Proportion = 0.5,
+    c: Amount = 3.0,
     cs: tuple[str, ...] = (),
-    gamma: float = 1e-4,
-    power: float = 1.0,
-    stop: float = 0.8,
+    gamma: Amount = 1e-4,
+    power: Amount = 1.0,
+    stop: Proportion = 0.8,
     exclude: tuple[str, ...] = (),
 ) -> Pruned:
     """Cut weights and biases below a threshold while all of them go on learning.

@@ -5,17 +5,19 @@ from itertools import islice
 
 from secateurs.core.cut import decide, scatter
 from secateurs.core.errors import EvidenceError
+from secateurs.core.within import Count, checked
 from secateurs.evidence.maps import Statistic, independence, map_statistics, ranks
 from secateurs.methods.channels import Share, removable, share
 from secateurs.methods.finish import finish
 from secateurs.methods.task import Pruned, Target, Task
 
 
+@checked
 def hrank(
     task: Task,
     target: Target,
     *,
-    batches: int = 4,
+    batches: Count = 4,
     ranking: Share = "uniform",
     exclude: tuple[str, ...] = (),
 ) -> Pruned:
@@ -39,11 +41,12 @@ def hrank(
     return _by_maps(task, target, ranks, batches, ranking, exclude)
 
 
+@checked
 def chip(
     task: Task,
     target: Target,
     *,
-    batches: int = 1,
+    batches: Count = 1,
     ranking: Share = "uniform",
     exclude: tuple[str, ...] = (),
 ) -> Pruned:

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from secateurs.core.cut import keep_top, scatter, score
-from secateurs.core.errors import BudgetError
 from secateurs.core.evidence import Evidence
 from secateurs.core.site import Decision, Quota
+from secateurs.core.within import Proportion, checked
 from secateurs.criteria.geometry import fpgm as distances
 from secateurs.criteria.magnitude import l2
 from secateurs.evidence.weights import weights
@@ -19,11 +19,12 @@ from secateurs.methods.finish import finish
 from secateurs.methods.task import Pruned, Target, Task
 
 
+@checked
 def fpgm(
     task: Task,
     target: Target,
     *,
-    mix: float = 0.0,
+    mix: Proportion = 0.0,
     ranking: Share = "uniform",
     exclude: tuple[str, ...] = (),
 ) -> Pruned:
@@ -46,10 +47,9 @@ def fpgm(
         exclude: patterns of parameter names that stay whole.
 
     Raises:
-        BudgetError: the target cannot be met, or `mix` is not in 0 to 1.
+        BudgetError: the target cannot be met.
+        OptionError: `mix` is not in 0 to 1.
     """
-    if not 0 <= mix <= 1:
-        raise BudgetError(f"mix is {mix}; use 0 for distances alone, up to 1 for norms alone")
     model = copy.deepcopy(task.model)
     place = removable(model, task.example, exclude)
     made = filters(place.sites, model)

@@ -2,7 +2,6 @@ import pytest
 import torch
 from torch import Generator, nn
 
-from secateurs.core.errors import BudgetError
 from secateurs.evidence.weights import weights
 from secateurs.granularity.coupled import channels
 from secateurs.graph.trace import trace
@@ -130,11 +129,6 @@ def test_what_is_excluded_stays_whole():
     place = removable(net(), X, exclude=("stem.*",))
     assert isinstance(place, Channels)
     assert not any(name.startswith("stem") for name in place.sites)
-
-
-def test_a_mix_out_of_range_is_refused():
-    with pytest.raises(BudgetError, match=r"mix is 1\.5; use 0 for distances alone"):
-        fpgm(Task(net(), X), Target(), mix=1.5)
 
 
 def test_the_task_s_model_is_not_changed():

@@ -4,6 +4,7 @@ import copy
 
 from secateurs.core.cut import score, select
 from secateurs.core.mask import Mask
+from secateurs.core.within import Count, Part, checked
 from secateurs.criteria.magnitude import l1
 from secateurs.evidence.weights import weights
 from secateurs.methods.during import training
@@ -14,6 +15,7 @@ from secateurs.realise.masked import masked
 from secateurs.schedule.table import SCHEDULES
 
 
+@checked
 def gradual(
     task: Task,
     target: Target,
@@ -21,8 +23,8 @@ def gradual(
     granularity: str = "element",
     ranking: Ranking = "uniform",
     schedule: str = "cubic",
-    every: int = 100,
-    until: float = 0.75,
+    every: Count = 100,
+    until: Part = 0.75,
     fresh: bool = False,
     exclude: tuple[str, ...] = (),
 ) -> Pruned:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from secateurs.core.cut import score, select
 from secateurs.core.evidence import Evidence
 from secateurs.core.layers import plain_name
+from secateurs.core.within import Positive, checked
 from secateurs.evidence.batches import evaluating, placed
 from secateurs.evidence.gradients import gradients, tracked
 from secateurs.evidence.weights import weights
@@ -19,13 +20,14 @@ from secateurs.methods.task import Pruned, Target, Task
 from secateurs.methods.where import Ranking, counted, where
 
 
+@checked
 def grasp(
     task: Task,
     target: Target,
     *,
     granularity: str = "element",
     ranking: Ranking = "global",
-    temperature: float = 200.0,
+    temperature: Positive = 200.0,
     fresh: bool = True,
     exclude: tuple[str, ...] = (),
 ) -> Pruned:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.core.cut import decide, scatter, score
-from secateurs.core.errors import BudgetError
 from secateurs.core.site import Decision
+from secateurs.core.within import Amount, checked
 from secateurs.criteria.magnitude import l1
 from secateurs.evidence.weights import weights
 from secateurs.granularity.coupled import Coupled
@@ -22,13 +22,14 @@ from secateurs.methods.where import check
 Variant = Literal["greg1", "greg2"]
 
 
+@checked
 def greg(
     task: Task,
     target: Target,
     *,
     variant: Variant = "greg1",
-    depth: float = 6.0,
-    pick: float = 0.5,
+    depth: Amount = 6.0,
+    pick: Amount = 0.5,
     ranking: Share = "uniform",
     exclude: tuple[str, ...] = (),
 ) -> Pruned:
@@ -56,11 +57,10 @@ def greg(
 
     Raises:
         PruneError: the task does not train, or does not say for how long.
-        BudgetError: the target cannot be met, or a depth is negative.
+        BudgetError: the target cannot be met.
+        OptionError: a depth is negative.
     """
     check("variant", variant, ("greg1", "greg2"))
-    if min(depth, pick) < 0:
-        raise BudgetError(f"depth is {depth:g} and pick {pick:g}; neither may be negative")
     train, steps = training(task, "growing regularisation")
     model = copy.deepcopy(task.model)
     place = removable(model, task.example, exclude)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from secateurs.core.errors import BudgetError, PruneError, UnknownNameError
+from secateurs.core.errors import PruneError, UnknownNameError
 from secateurs.methods.greg import greg, growing
 from secateurs.methods.task import Target, Task
 
@@ -74,7 +74,5 @@ def test_what_is_missing_is_said():
     task = Task(net([1.0, 2.0]), torch.ones(1, 1))
     with pytest.raises(PruneError, match="growing regularisation acts while the model trains"):
         greg(task, Target())
-    with pytest.raises(BudgetError, match=r"depth is -1 and pick 0\.5; neither may be negative"):
-        greg(task, Target(), depth=-1)
     with pytest.raises(UnknownNameError, match="unknown variant 'greg3'"):
         greg(task, Target(), variant="greg3")

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from secateurs.core.cut import decide, scatter
 from secateurs.core.example import map_tensors
+from secateurs.core.within import Count, checked
 from secateurs.evidence.batches import split
 from secateurs.evidence.gradients import gradients
 from secateurs.evidence.weights import weights
@@ -25,11 +26,12 @@ from secateurs.methods.where import check
 Per = Literal["macs", "nothing"]
 
 
+@checked
 def group_fisher(
     task: Task,
     target: Target,
     *,
-    samples: int = 64,
+    samples: Count = 64,
     per: Per = "macs",
     ranking: Share = "global",
     exclude: tuple[str, ...] = (),

@@ -13,6 +13,7 @@ from secateurs.core.errors import EvidenceError
 from secateurs.core.layers import layers
 from secateurs.core.mask import Mask
 from secateurs.core.site import Quota
+from secateurs.core.within import Amount, Count, checked
 from secateurs.criteria.magnitude import l1
 from secateurs.evidence.weights import weights
 from secateurs.graph.trace import trace
@@ -39,18 +40,19 @@ CAPTION = "Sensitivity: accuracy as each layer alone is cut, before any training
 """The sensitivity scan as a picture, beside its numbers."""
 
 
+@checked
 def han(
     task: Task,
     target: Target,
     *,
     rule: Rule = "sensitivity",
     densities: tuple[str, ...] = (),
-    quality: float = 1.0,
+    quality: Amount = 1.0,
     qualities: tuple[str, ...] = (),
     std: Spread = "dense",
-    rounds: int = 2,
+    rounds: Count = 2,
     penalty: Penalty = "l2",
-    strength: float = 0.0,
+    strength: Amount = 0.0,
     alternate: bool = False,
     neurons: bool = False,
     exclude: tuple[str, ...] = (),

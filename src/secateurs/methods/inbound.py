@@ -11,6 +11,7 @@ from secateurs.core.cut import decide, scatter
 from secateurs.core.errors import PruneError
 from secateurs.core.example import call
 from secateurs.core.mask import Mask
+from secateurs.core.within import Whole, checked
 from secateurs.granularity.grains import kernels
 from secateurs.measure.forward import device_of, evaluation, to_device
 from secateurs.methods.finish import held
@@ -22,12 +23,13 @@ from secateurs.recovery.rows import Linear, linears, weight_name
 Statistic = Literal["norm", "element"]
 
 
+@checked
 def inbound(
     task: Task,
     target: Target,
     *,
     statistic: Statistic = "norm",
-    layer_epochs: int = 0,
+    layer_epochs: Whole = 0,
     densities: tuple[str, ...] = (),
     exclude: tuple[str, ...] = (),
 ) -> Pruned:

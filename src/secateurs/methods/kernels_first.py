@@ -12,6 +12,7 @@ from secateurs.core.errors import StructureError
 from secateurs.core.layers import Layer, layers
 from secateurs.core.mask import Mask
 from secateurs.core.site import Quota
+from secateurs.core.within import Count, Part, checked
 from secateurs.criteria.magnitude import l1
 from secateurs.evidence.weights import weights
 from secateurs.granularity.blocks import Blocks
@@ -29,13 +30,14 @@ from secateurs.schedule.steps import densities
 Score = Literal["survivors", "all"]
 
 
+@checked
 def kernels_first(
     task: Task,
     target: Target,
     *,
-    kernels: float = 0.5,
+    kernels: Part = 0.5,
     budget: Budget = "fixed",
-    rounds: int = 1,
+    rounds: Count = 1,
     strength: Score = "survivors",
     ranking: Share = "uniform",
     exclude: tuple[str, ...] = (),

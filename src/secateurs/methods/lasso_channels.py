@@ -10,6 +10,7 @@ from torch import Tensor
 from secateurs.core.cut import decide, keep_top, scatter, score
 from secateurs.core.errors import PruneError
 from secateurs.core.site import Sites
+from secateurs.core.within import Amount, Count, checked
 from secateurs.criteria.table import CRITERIA
 from secateurs.evidence.weights import weights
 from secateurs.granularity.coupled import Coupled
@@ -22,12 +23,13 @@ from secateurs.recovery.layerwise import Layerwise, pairs
 from secateurs.recovery.normal import Normal
 
 
+@checked
 def lasso_channels(
     task: Task,
     target: Target,
     *,
-    positions: int = 16,
-    ridge: float = 1e-3,
+    positions: Count = 16,
+    ridge: Amount = 1e-3,
     refit: bool = True,
     densities: tuple[str, ...] = (),
     exclude: tuple[str, ...] = (),

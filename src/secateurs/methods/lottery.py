@@ -3,6 +3,7 @@
 from secateurs.core.cut import score, select
 from secateurs.core.errors import PruneError
 from secateurs.core.mask import Mask
+from secateurs.core.within import Count, Whole, checked
 from secateurs.criteria.magnitude import l1
 from secateurs.evidence.weights import weights
 from secateurs.methods.start import begin
@@ -13,13 +14,14 @@ from secateurs.recovery.rewind import rewind_, snapshot
 from secateurs.schedule.steps import densities, geometric
 
 
+@checked
 def lottery(
     task: Task,
     target: Target,
     *,
     ranking: Ranking = "uniform",
-    rounds: int = 5,
-    late: int = 0,
+    rounds: Count = 5,
+    late: Whole = 0,
     exclude: tuple[str, ...] = (),
 ) -> Pruned:
     """Find the smallest weights by training, cut them, rewind the rest, and repeat.

@@ -7,6 +7,7 @@ from torch import nn
 
 from secateurs.core.cut import score, select
 from secateurs.core.mask import Mask
+from secateurs.core.within import Count, checked
 from secateurs.criteria.table import CRITERIA
 from secateurs.evidence.weights import weights
 from secateurs.methods.finish import finish, held
@@ -18,6 +19,7 @@ from secateurs.schedule.table import SCHEDULES
 Norm = Literal["l1", "l2"]
 
 
+@checked
 def magnitude(
     task: Task,
     target: Target,
@@ -26,7 +28,7 @@ def magnitude(
     norm: Norm = "l1",
     ranking: Ranking = "uniform",
     densities: tuple[str, ...] = (),
-    rounds: int = 1,
+    rounds: Count = 1,
     schedule: str = "cubic",
     exclude: tuple[str, ...] = (),
 ) -> Pruned:

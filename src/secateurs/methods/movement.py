@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from secateurs.core.cut import select
 from secateurs.core.mask import Mask
+from secateurs.core.within import Count, Part, Proportion, checked
 from secateurs.evidence.weights import weights
 from secateurs.methods.during import training
 from secateurs.methods.task import Pruned, Target, Task
@@ -16,6 +17,7 @@ from secateurs.methods.where import check, counted, where
 from secateurs.schedule.table import SCHEDULES
 
 
+@checked
 def movement(
     task: Task,
     target: Target,
@@ -23,9 +25,9 @@ def movement(
     granularity: str = "element",
     ranking: Literal["uniform", "global"] = "uniform",
     schedule: str = "cubic",
-    every: int = 10,
-    begin: float = 0.1,
-    until: float = 0.75,
+    every: Count = 10,
+    begin: Proportion = 0.1,
+    until: Part = 0.75,
     exclude: tuple[str, ...] = (),
 ) -> Pruned:
     """Fine-tune, and keep what has grown: cut by the sum of -gradient · weight over the steps.

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from secateurs.core.cut import decide, scatter, score
 from secateurs.core.errors import EvidenceError, StructureError
+from secateurs.core.within import Proportion, checked
 from secateurs.criteria.magnitude import l2
 from secateurs.evidence.batches import evaluating
 from secateurs.evidence.inf_fs import inf_fs
@@ -23,12 +24,13 @@ from secateurs.methods.where import check
 Final = Literal["inf_fs", "outputs"]
 
 
+@checked
 def nisp(
     task: Task,
     target: Target,
     *,
     final: Final = "inf_fs",
-    alpha: float = 0.5,
+    alpha: Proportion = 0.5,
     exclude: tuple[str, ...] = (),
 ) -> Pruned:
     """Remove the channels that matter least to the last features, then train the rest.

@@ -11,6 +11,7 @@ from secateurs.core.cut import score, select
 from secateurs.core.errors import EvidenceError
 from secateurs.core.mask import Mask
 from secateurs.core.site import Scores, Sites
+from secateurs.core.within import Count, checked
 from secateurs.criteria.curvature import obd as saliency
 from secateurs.data.tensors import mix
 from secateurs.evidence.gauss_newton import gauss_newton
@@ -25,6 +26,7 @@ from secateurs.schedule.table import SCHEDULES
 Curvature = Literal["levenberg", "exact", "sampled"]
 
 
+@checked
 def obd(
     task: Task,
     target: Target,
@@ -32,7 +34,7 @@ def obd(
     granularity: str = "element",
     curvature: Curvature = "levenberg",
     ranking: Ranking = "global",
-    rounds: int = 3,
+    rounds: Count = 3,
     schedule: str = "cubic",
     exclude: tuple[str, ...] = (),
 ) -> Pruned:

@@ -9,6 +9,7 @@ from secateurs.core.cut import keep_top, score
 from secateurs.core.errors import EvidenceError
 from secateurs.core.layers import layers
 from secateurs.core.mask import Mask
+from secateurs.core.within import Amount, checked
 from secateurs.criteria.magnitude import l1
 from secateurs.evidence.inputs import input_moments
 from secateurs.evidence.weights import weights
@@ -20,6 +21,7 @@ _NUMBERS = 1 << 25
 """How many numbers the inverses of the rows that are pruned together may hold."""
 
 
+@checked
 def obs(
     task: Task,
     target: Target,
@@ -27,7 +29,7 @@ def obs(
     ranking: Ranking = "uniform",
     densities: tuple[str, ...] = (),
     greedy: bool = False,
-    damping: float = 0.01,
+    damping: Amount = 0.01,
     exclude: tuple[str, ...] = (),
 ) -> Pruned:
     """Cut the weights whose loss the other weights of their row can best make up for.

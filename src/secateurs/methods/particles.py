@@ -9,6 +9,7 @@ from torch import Generator, Tensor, nn
 from secateurs.core.cut import scatter
 from secateurs.core.errors import BudgetError, PruneError
 from secateurs.core.site import Decision, Quota, Site, Sites
+from secateurs.core.within import Count, Positive, Proportion, checked
 from secateurs.data.tensors import mix
 from secateurs.measure.accuracy import evaluate
 from secateurs.measure.forward import device_of
@@ -24,16 +25,17 @@ Search = Literal["filter", "best_of"]
 _SETTINGS = Filter()
 
 
+@checked
 def particles(
     task: Task,
     target: Target,
     *,
     granularity: str = "kernel",
     search: Search = "filter",
-    masks: int = _SETTINGS.masks,
-    rounds: int = _SETTINGS.rounds,
-    sharpness: float = _SETTINGS.sharpness,
-    mutation: float = _SETTINGS.mutation,
+    masks: Count = _SETTINGS.masks,
+    rounds: Count = _SETTINGS.rounds,
+    sharpness: Positive = _SETTINGS.sharpness,
+    mutation: Proportion = _SETTINGS.mutation,
     densities: tuple[str, ...] = (),
     exclude: tuple[str, ...] = (),
 ) -> Pruned:

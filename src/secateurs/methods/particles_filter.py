@@ -14,7 +14,7 @@ import torch
 from torch import Generator, Tensor
 
 from secateurs.core.cut import keep_top
-from secateurs.core.errors import PruneError
+from secateurs.core.within import Within
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,10 @@ class Filter:
 
     def __post_init__(self) -> None:
         """Refuse numbers that make no search."""
-        if self.masks < 1 or self.rounds < 1 or self.sharpness <= 0 or not 0 <= self.mutation <= 1:
-            raise PruneError(
-                f"cannot search with {self.masks} masks over {self.rounds} rounds, sharpness "
-                f"{self.sharpness:g} and mutation {self.mutation:g}; use at least 1 mask and "
-                "1 round, a sharpness above 0 and a mutation from 0 to 1"
-            )
+        Within(1).check("masks", self.masks)
+        Within(1).check("rounds", self.rounds)
+        Within(0, above=True).check("sharpness", self.sharpness)
+        Within(0, 1).check("mutation", self.mutation)
 
 
 def search(

@@ -1,10 +1,12 @@
 """One-cycle progressive pruning: from new weights to a sparse network in a single training."""
 
+from secateurs.core.within import Count, checked
 from secateurs.methods.gradual import gradual
 from secateurs.methods.task import Pruned, Target, Task
 from secateurs.methods.where import Ranking
 
 
+@checked
 def progressive(
     task: Task,
     target: Target,
@@ -12,7 +14,7 @@ def progressive(
     granularity: str = "element",
     ranking: Ranking = "global",
     schedule: str = "one_cycle",
-    every: int = 1,
+    every: Count = 1,
     fresh: bool = True,
     exclude: tuple[str, ...] = (),
 ) -> Pruned:

@@ -12,6 +12,7 @@ from secateurs.core.cut import decide, scatter, score
 from secateurs.core.errors import PruneError
 from secateurs.core.example import call
 from secateurs.core.site import Sites
+from secateurs.core.within import Amount, checked
 from secateurs.criteria.table import CRITERIA
 from secateurs.evidence.weights import weights
 from secateurs.granularity.coupled import Coupled
@@ -24,13 +25,14 @@ from secateurs.methods.where import check, named, where
 Statistic = Literal["norm", "element"]
 
 
+@checked
 def reduce_reuse(
     task: Task,
     target: Target,
     *,
     statistic: Statistic = "norm",
     reuse: bool = True,
-    ridge: float = 1e-3,
+    ridge: Amount = 1e-3,
     densities: tuple[str, ...] = (),
     exclude: tuple[str, ...] = (),
 ) -> Pruned:

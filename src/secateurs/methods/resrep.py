@@ -10,6 +10,7 @@ from torch import Tensor
 from secateurs.core.cut import decide, scatter, score
 from secateurs.core.errors import BudgetError, StructureError
 from secateurs.core.site import Decision, Scores
+from secateurs.core.within import Amount, Count, checked
 from secateurs.criteria.magnitude import l2
 from secateurs.granularity.coupled import Coupled
 from secateurs.methods.channels import Channels, Share, filters, removable, share
@@ -22,12 +23,13 @@ _BEGIN, _CHOSEN = 0.1, 0.6
 """Forgetting begins after a tenth of the training, and has its full size after six."""
 
 
+@checked
 def resrep(
     task: Task,
     target: Target,
     *,
-    pull: float = 0.2,
-    rechoose: int = 20,
+    pull: Amount = 0.2,
+    rechoose: Count = 20,
     ranking: Share = "global",
     exclude: tuple[str, ...] = (),
 ) -> Pruned:
@@ -60,10 +62,10 @@ def resrep(
     """
     train, steps = training(task, "ResRep")
     first, last = round(_BEGIN * steps), round(_CHOSEN * steps)
-    if rechoose < 1 or last <= first:
+    if last <= first:
         raise BudgetError(
             f"cannot choose {rechoose} times between steps {first} and {last} of {steps}; "
-            "use rechoose of 1 or more, and train longer"
+            "train longer"
         )
     model = copy.deepcopy(task.model)
     place = removable(model, task.example, exclude)

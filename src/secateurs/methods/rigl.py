@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from secateurs.core.cut import keep_top, score, select
 from secateurs.core.layers import plain_name
 from secateurs.core.mask import Mask
+from secateurs.core.within import Count, Part, Proportion, checked
 from secateurs.criteria.random import random
 from secateurs.data.tensors import mix
 from secateurs.evidence.weights import weights
@@ -21,15 +22,16 @@ from secateurs.realise.masked import masked
 Grow = Literal["gradient", "random"]
 
 
+@checked
 def rigl(
     task: Task,
     target: Target,
     *,
     grow: Grow = "gradient",
     ranking: Ranking = "erk",
-    every: int = 100,
-    share: float = 0.3,
-    until: float = 0.75,
+    every: Count = 100,
+    share: Proportion = 0.3,
+    until: Part = 0.75,
     fresh: bool = True,
     scaled: bool = True,
     exclude: tuple[str, ...] = (),

@@ -10,6 +10,7 @@ from typing import Literal
 from torch import nn
 
 from secateurs.core.errors import BudgetError, PruneError, ShapeError, UnknownNameError
+from secateurs.core.within import Amount, Whole, checked
 from secateurs.measure.compute import macs
 from secateurs.methods.task import Pruned, Target, Task
 from secateurs.recovery.rewind import reinitialise_
@@ -17,14 +18,15 @@ from secateurs.recovery.rewind import reinitialise_
 Budget = Literal["epochs", "compute"]
 
 
+@checked
 def scratch(
     task: Task,
     target: Target,
     *,
     of: str = "magnitude",
     budget: Budget = "epochs",
-    epochs: int = 0,
-    most: float = 0.0,
+    epochs: Whole = 0,
+    most: Amount = 0.0,
 ) -> Pruned:
     """Cut as another method does, forget all weights, and train the small network.
 
@@ -57,7 +59,10 @@ def scratch(
         others = ", ".join(name for name in METHODS if name != "scratch")
         raise UnknownNameError(f"unknown method {of!r} to take the shape of; use one of {others}")
     if task.train is None:
-        raise PruneError("training from scratch needs training; pass Task(train=...)")
+        raise PruneError(
+            "training from scratch trains, and there is no training; "
+            "give the cut 1 epoch of recovery or more"
+        )
     if budget == "compute" and not epochs:
         raise PruneError(
             "an equal amount of compute is counted from the dense network's epochs; "

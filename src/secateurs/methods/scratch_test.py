@@ -83,7 +83,7 @@ def test_the_control_trains_as_long_as_it_costs_the_same():
 
 def test_what_is_missing_is_said():
     model, x = DigitsCNN(width=8), torch.zeros(2, 1, 8, 8)
-    with pytest.raises(PruneError, match="training from scratch needs training"):
+    with pytest.raises(PruneError, match="training from scratch trains, and there is no training"):
         scratch(Task(model, x), Target())
     task = Task(model, x, train=Trained())
     with pytest.raises(PruneError, match="pass epochs="):

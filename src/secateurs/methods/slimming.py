@@ -12,6 +12,7 @@ from secateurs.core.cut import decide, scatter, score
 from secateurs.core.layers import layers
 from secateurs.core.mask import Mask
 from secateurs.core.site import Decision, Scores
+from secateurs.core.within import Amount, Count, Whole, checked
 from secateurs.criteria.scale import scale
 from secateurs.evidence.scales import norms
 from secateurs.evidence.weights import weights
@@ -27,14 +28,15 @@ from secateurs.schedule.steps import densities
 Step = Literal["penalty", "proximal"]
 
 
+@checked
 def slimming(
     task: Task,
     target: Target,
     *,
-    strength: float = 1e-4,
+    strength: Amount = 1e-4,
     step: Step = "penalty",
-    passes: int = 1,
-    epochs: int = 0,
+    passes: Count = 1,
+    epochs: Whole = 0,
     ranking: Share = "global",
     exclude: tuple[str, ...] = (),
 ) -> Pruned:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from secateurs.core.cut import decide, scatter, score
 from secateurs.core.errors import BudgetError
 from secateurs.core.site import Decision, Sites
+from secateurs.core.within import Count, Part, checked
 from secateurs.criteria.table import CRITERIA
 from secateurs.evidence.weights import weights
 from secateurs.granularity.coupled import Coupled
@@ -24,14 +25,15 @@ from secateurs.realise.masked import masked
 Norm = Literal["l2", "l1", "fpgm"]
 
 
+@checked
 def soft_filter(
     task: Task,
     target: Target,
     *,
     criterion: Norm = "l2",
     ranking: Share = "uniform",
-    rerank: int = 10,
-    stop: float = 0.6,
+    rerank: Count = 10,
+    stop: Part = 0.6,
     exclude: tuple[str, ...] = (),
 ) -> Pruned:
     """Set the least filters to zero now and then while training, and remove them in the end.

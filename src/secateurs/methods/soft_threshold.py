@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from secateurs.core.cut import select
 from secateurs.core.errors import BudgetError
 from secateurs.core.mask import Mask
+from secateurs.core.within import Count, Part, checked
 from secateurs.evidence.weights import weights
 from secateurs.methods.during import training
 from secateurs.methods.start import begin
@@ -18,13 +19,14 @@ OFF = -40.0
 """A level at which the threshold, its sigmoid, is nothing."""
 
 
+@checked
 def soft_threshold(
     task: Task,
     target: Target,
     *,
     schedule: str = "cubic",
-    every: int = 10,
-    until: float = 0.75,
+    every: Count = 10,
+    until: Part = 0.75,
     fresh: bool = False,
     exclude: tuple[str, ...] = (),
 ) -> Pruned:

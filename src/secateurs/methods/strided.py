@@ -11,6 +11,7 @@ from secateurs.core.cut import decide, scatter, score
 from secateurs.core.errors import BudgetError, StructureError
 from secateurs.core.layers import layers
 from secateurs.core.site import Decision, Site
+from secateurs.core.within import Count, Positive, Proportion, checked
 from secateurs.criteria.magnitude import l1
 from secateurs.evidence.weights import weights
 from secateurs.granularity.grains import strided as offsets
@@ -25,16 +26,17 @@ Search = Literal["filter", "best_of", "magnitude"]
 _SETTINGS = Filter()
 
 
+@checked
 def strided(
     task: Task,
     target: Target,
     *,
     shared: bool = True,
     search: Search = "filter",
-    masks: int = _SETTINGS.masks,
-    rounds: int = _SETTINGS.rounds,
-    sharpness: float = _SETTINGS.sharpness,
-    mutation: float = _SETTINGS.mutation,
+    masks: Count = _SETTINGS.masks,
+    rounds: Count = _SETTINGS.rounds,
+    sharpness: Positive = _SETTINGS.sharpness,
+    mutation: Proportion = _SETTINGS.mutation,
     exclude: tuple[str, ...] = (),
 ) -> Pruned:
     """Keep every s-th position of each kernel, at offsets that a particle filter chooses.

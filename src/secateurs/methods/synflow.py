@@ -9,6 +9,7 @@ from secateurs.core.cut import score, select
 from secateurs.core.example import map_tensors
 from secateurs.core.mask import Mask
 from secateurs.core.site import Scores
+from secateurs.core.within import Count, checked
 from secateurs.criteria.taylor import taylor
 from secateurs.evidence.gradients import gradients
 from secateurs.evidence.weights import weights
@@ -20,13 +21,14 @@ from secateurs.realise.masked import apply_mask_
 from secateurs.schedule.steps import densities, geometric
 
 
+@checked
 def synflow(
     task: Task,
     target: Target,
     *,
     granularity: str = "element",
     ranking: Ranking = "global",
-    rounds: int = 100,
+    rounds: Count = 100,
     fresh: bool = True,
     exclude: tuple[str, ...] = (),
 ) -> Pruned:

@@ -4,7 +4,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
-from secateurs.core.errors import PruneError, UnknownNameError
+from secateurs.core.errors import OptionError, UnknownNameError
+from secateurs.core.within import check_within
 from secateurs.methods.ac_dc import ac_dc
 from secateurs.methods.brain_damage import brain_damage
 from secateurs.methods.dcp import dcp
@@ -96,11 +97,11 @@ METHODS: dict[str, Method] = {
 
 
 def method(name: str, options: Mapping[str, Any]) -> Method:
-    """Return a method by name, once its options are known to exist.
+    """Return a method by name, once its options are known to exist and to fit.
 
     Raises:
         UnknownNameError: no such method, or it has no such option.
-        PruneError: an option has a word that it does not know.
+        OptionError: an option has a word that it does not know, or a number out of its range.
     """
     if name not in METHODS:
         raise UnknownNameError(f"unknown method {name!r}; use one of {', '.join(METHODS)}")
@@ -111,7 +112,8 @@ def method(name: str, options: Mapping[str, Any]) -> Method:
             raise UnknownNameError(f"method {name!r} has no option {key!r}; it has {takes}")
         words = get_args(known[key].annotation)
         if words and all(isinstance(w, str) for w in words) and value not in words:
-            raise PruneError(f"{key} is {value!r}; use one of {', '.join(words)}")
+            raise OptionError(f"{key} is {value!r}; use one of {', '.join(words)}")
+    check_within(METHODS[name], options)
     return METHODS[name]
 
 

@@ -12,6 +12,7 @@ from secateurs.budget.ranks import Spectrum, least, share_ranks
 from secateurs.core.errors import BudgetError, PruneError
 from secateurs.core.example import Example, call
 from secateurs.core.mask import Mask
+from secateurs.core.within import Amount, Count, Part, checked
 from secateurs.granularity.patterns import chosen
 from secateurs.graph.graph import Graph
 from secateurs.graph.trace import trace
@@ -25,15 +26,16 @@ from secateurs.recovery.layerwise import Layerwise, pairs
 from secateurs.recovery.low_rank import reduced, reduced_before_relu
 
 
+@checked
 def three_c(
     task: Task,
     target: Target,
     *,
     kernels: bool = True,
     outputs: bool = True,
-    channels: float = 0.87,
-    positions: int = 16,
-    ridge: float = 1e-3,
+    channels: Part = 0.87,
+    positions: Count = 16,
+    ridge: Amount = 1e-3,
     exclude: tuple[str, ...] = (),
 ) -> Pruned:
     """Write k x k convolutions as k x 1 and 1 x k, then with fewer outputs and a 1 x 1; prune.
@@ -67,8 +69,6 @@ def three_c(
         raise PruneError("outputs are fitted on inputs; pass Task(batches=...)")
     if target.kind != "macs":
         raise BudgetError(f"factors are chosen by their MACs, not {target.kind}; use --macs")
-    if not 0 < channels <= 1:
-        raise BudgetError(f"channels={channels:g} is not a share; use above 0 and at most 1")
     steps = [step for step, wanted in ((_kernels, kernels), (_outputs, outputs)) if wanted]
     if not steps and channels == 1:
         raise PruneError("nothing is to be done; leave kernels, outputs or channels in")

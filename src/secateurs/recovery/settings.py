@@ -7,7 +7,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import nn
 
-from secateurs.core.errors import PruneError, UnknownNameError
+from secateurs.core.errors import UnknownNameError
+from secateurs.core.within import Within
 from secateurs.recovery.rate import RateSchedule
 
 Optimizer = Literal["sgd", "adamw"]
@@ -22,7 +23,7 @@ class Trainer:
     choices on the first batch and takes the faster; what it took is in the `History`.
 
     Raises:
-        PruneError: a number is out of range.
+        OptionError: a number is out of range.
         UnknownNameError: a word is not one of the known ones.
     """
 
@@ -48,12 +49,14 @@ class Trainer:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        _in_range("epochs", self.epochs, 0, float("inf"))
-        _in_range("lr", self.lr, 0, float("inf"))
-        _in_range("momentum", self.momentum, 0, 1)
-        _in_range("weight_decay", self.weight_decay, 0, float("inf"))
-        _in_range("warmup_epochs", self.warmup_epochs, 0, self.epochs)
-        _in_range("label_smoothing", self.label_smoothing, 0, 1)
+        Within(0).check("epochs", self.epochs)
+        Within(0).check("lr", self.lr)
+        Within(0, 1).check("momentum", self.momentum)
+        Within(0).check("weight_decay", self.weight_decay)
+        Within(0, self.epochs).check("warmup_epochs", self.warmup_epochs)
+        Within(0, 1).check("label_smoothing", self.label_smoothing)
+        if self.clip_norm is not None:
+            Within(0, above=True).check("clip_norm", self.clip_norm)
         _known("schedule", self.schedule, get_args(RateSchedule))
         _known("optimizer", self.optimizer, get_args(Optimizer))
         _known("precision", self.precision, get_args(Precision))
@@ -80,11 +83,6 @@ class Trainer:
         words: dict[str, Any] = asdict(self)
         del words["device"]
         return json.dumps(words, sort_keys=True)
-
-
-def _in_range(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise PruneError(f"{name} is {value}; it must lie between {low} and {high}")
 
 
 def _known(name: str, value: object, words: tuple[object, ...]) -> None:

@@ -356,10 +356,12 @@ def test_a_file_in_the_way_of_the_folder_is_reported(tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"epochs": -1}, "epochs is -1; it must lie between 0 and inf"),
+        ({"epochs": -1}, "epochs is -1; use 0 or more"),
         ({"lr": -0.1}, "lr is -0.1"),
-        ({"momentum": 1.5}, "momentum is 1.5; it must lie between 0 and 1"),
-        ({"warmup_epochs": 20}, "warmup_epochs is 20; it must lie between 0 and 10"),
+        ({"lr": float("inf")}, "lr is inf; use 0 or more"),
+        ({"clip_norm": 0.0}, "clip_norm is 0; use above 0"),
+        ({"momentum": 1.5}, "momentum is 1.5; use 0 to 1"),
+        ({"warmup_epochs": 20}, "warmup_epochs is 20; use 0 to 10"),
     ],
 )
 def test_numbers_out_of_range_are_refused(options, words):
