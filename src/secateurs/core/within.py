@@ -17,11 +17,11 @@ R = TypeVar("R")
 class Within:
     """A range of finite numbers, its ends among them.
 
-    >>> str(Within(0, 1)), str(Within(1)), str(Within(0, above=True))
-    ('0 to 1', '1 or more', 'above 0')
+    >>> str(Within(0, 1)), str(Within(1)), str(Within(0, above=True)), str(Within())
+    ('0 to 1', '1 or more', 'above 0', 'a finite number')
     """
 
-    low: float
+    low: float = -inf
     high: float = inf
     above: bool = False
     """Whether `low` itself is left out."""
@@ -34,12 +34,15 @@ class Within:
 
     def __str__(self) -> str:
         """Show the range as an error does."""
+        if (self.low, self.high) == (-inf, inf):
+            return "a finite number"
         if self.high == inf:
             return f"above {self.low:g}" if self.above else f"{self.low:g} or more"
         between = "and up to" if self.above else "to"
         return f"{'above ' * self.above}{self.low:g} {between} {self.high:g}"
 
 
+Number = Annotated[float, Within()]
 Count = Annotated[int, Within(1)]
 Whole = Annotated[int, Within(0)]
 Amount = Annotated[float, Within(0)]

@@ -33,6 +33,7 @@ Code = Literal["smallest", "slow", "paper"]
 
 PLOT = "codebook.svg"
 CAPTION = "Weights that were kept, layer by layer, and the values they share."
+BITS = Within(0, 16)
 SETTLE = 50
 """Steps of training between two looks at which values the weights take."""
 
@@ -47,7 +48,7 @@ def deep_compression(
     ranking: Ranking = "uniform",
     densities: tuple[str, ...] = (),
     rounds: Count = 1,
-    bits: Annotated[int, Within(0, 16)] = 5,
+    bits: Annotated[int, BITS] = 5,
     bits_of: tuple[str, ...] = (),
     codebook: Codebook = "linear",
     price: Amount = 0.0,
@@ -120,7 +121,8 @@ def deep_compression(
     weights = {n: keep for n, keep in pruned.mask.items() if keep.dim() > 1}
     packing = Packing(biases, bias_bits, entries, CODES[code])
     widths = dict.fromkeys(weights, bits)
-    widths |= {n: int(b) for n, b in numbers(bits_of, weights, what="bits_of").items()}
+    own = numbers(bits_of, weights, what="bits_of", within=BITS)
+    widths |= {n: int(b) for n, b in own.items()}
     if budget:
         widths = fit(model, weights, budget, packing, codebook)
         task.say("bits: " + ", ".join(f"{name} {b}" for name, b in widths.items()))

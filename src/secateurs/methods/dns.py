@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from secateurs.core.cut import keep_top, score
 from secateurs.core.site import Quota, Sites
-from secateurs.core.within import Amount, Proportion, checked
+from secateurs.core.within import Amount, Number, Proportion, Within, checked
 from secateurs.criteria.magnitude import l1
 from secateurs.evidence.weights import weights
 from secateurs.methods.during import chance, numbers, training
@@ -33,7 +33,7 @@ def dns(
     ranking: Ranking = "uniform",
     densities: tuple[str, ...] = (),
     reach: Proportion = 0.5,
-    c: Amount = 3.0,
+    c: Number = 3.0,
     cs: tuple[str, ...] = (),
     gamma: Amount = 1e-4,
     power: Amount = 1.0,
@@ -77,11 +77,11 @@ def dns(
     model = copy.deepcopy(task.model)
     place = where(model, task.example, "element", exclude=exclude)
     layers = together(model, place.sites)
+    per_layer = dict.fromkeys(layers, c) | numbers(cs, layers, what="c", within=Within())
     last = round(stop * steps)
     keep: Quota = {}
     centres: dict[str, float] = {}
     if rule == "moments":
-        per_layer = dict.fromkeys(layers, c) | numbers(cs, layers, what="c")
         centres = moments(weights(model), layers, per_layer)
     else:
         scores = score(place.sites, l1, weight=weights(model))

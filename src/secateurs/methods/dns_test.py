@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Generator, nn
 
-from secateurs.core.errors import PruneError, UnknownNameError
+from secateurs.core.errors import OptionError, PruneError, UnknownNameError
 from secateurs.data.load import from_loaders
 from secateurs.methods.dns import dns, hysteresis, moments, most
 from secateurs.methods.task import Target, Task
@@ -179,3 +179,5 @@ def test_what_is_missing_is_said(tmp_path):
         dns(job, Target(), rule="moments", cs=("fc=2",))
     with pytest.raises(PruneError, match=r"c '0.weight=x' is not NAME=NUMBER; write for example 0"):
         dns(job, Target(), rule="moments", cs=("0.weight=x",))
+    with pytest.raises(OptionError, match=r"c .0\.weight=nan. is nan; use a finite number"):
+        dns(job, Target(), cs=("0.weight=nan",))

@@ -7,6 +7,7 @@ or follow from the number of the step; then a training that was killed goes on a
 from collections.abc import Iterable
 
 from secateurs.core.errors import PruneError
+from secateurs.core.within import Within
 from secateurs.data.tensors import mix
 from secateurs.methods.task import Task, Train
 
@@ -39,14 +40,17 @@ def chance(seed: int, *numbers: int) -> float:
     return float(mix(seed, *numbers) / 2**32)
 
 
-def numbers(words: Iterable[str], names: Iterable[str], *, what: str) -> dict[str, float]:
+def numbers(
+    words: Iterable[str], names: Iterable[str], *, what: str, within: Within
+) -> dict[str, float]:
     """Read `NAME=NUMBER` words for some of the names.
 
-    >>> numbers(["fc1.weight=5"], ["fc1.weight", "fc2.weight"], what="c")
+    >>> numbers(["fc1.weight=5"], ["fc1.weight", "fc2.weight"], what="c", within=Within(0))
     {'fc1.weight': 5.0}
 
     Raises:
         PruneError: a word is not of that form, or no such name is known.
+        OptionError: a number does not lie within.
     """
     known, found = list(names), {}
     for word in words:
@@ -59,4 +63,5 @@ def numbers(words: Iterable[str], names: Iterable[str], *, what: str) -> dict[st
             raise PruneError(
                 f"{what} {word!r} is not NAME=NUMBER; write for example {name}=1.5"
             ) from None
+        within.check(f"{what} {word!r}", found[name])
     return found

@@ -13,7 +13,7 @@ from secateurs.core.errors import EvidenceError
 from secateurs.core.layers import layers
 from secateurs.core.mask import Mask
 from secateurs.core.site import Quota
-from secateurs.core.within import Amount, Count, checked
+from secateurs.core.within import Amount, Count, Within, checked
 from secateurs.criteria.magnitude import l1
 from secateurs.evidence.weights import weights
 from secateurs.graph.trace import trace
@@ -93,7 +93,8 @@ def han(
     place = where(model, task.example, "element", exclude=exclude)
     graph = trace(model, task.example) if neurons else None
     share, pictures = _shares(task, target, place, rule, named(densities, place.sites))
-    q = dict.fromkeys(place.sites, quality) | numbers(qualities, place.sites, what="quality")
+    other = numbers(qualities, place.sites, what="quality", within=Within(0))
+    q = dict.fromkeys(place.sites, quality) | other
     dense = {name: spread(weights(model)[name], None) for name in place.sites}
     mask = Mask({})
     for i, fraction in enumerate(ramp(cubic, rounds, target.fraction), start=1):
