@@ -45,7 +45,7 @@ def to_cost(
     lowest = price({name: count.low for name, count in contest.counts.items()})
     highest = price({name: count.units for name, count in contest.counts.items()})
     reachable = f"{lowest} to {highest} can be reached"
-    if target < lowest:
+    if not target >= lowest:
         raise BudgetError(
             f"cannot cut the cost to {target}; {reachable} with the given sites and floors"
         )

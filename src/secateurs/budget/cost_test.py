@@ -77,6 +77,8 @@ def test_a_target_below_the_floors_says_what_can_be_reached():
     sites = some_sites([4, 6])
     with pytest.raises(BudgetError, match="cannot cut the cost to 5; 14 to 96 can be reached"):
         to_cost(sites, some_scores(sites), chain(sites), 5)
+    with pytest.raises(BudgetError, match="cannot cut the cost to nan"):
+        to_cost(sites, some_scores(sites), chain(sites), float("nan"))
 
 
 def test_a_target_above_the_dense_cost_says_what_can_be_reached():

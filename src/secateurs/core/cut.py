@@ -88,8 +88,12 @@ def decide(sites: Sites, scores: Scores, quota: Quota) -> Decision:
     """Keep the best `quota[name]` units of every site: → site name → bool (units,).
 
     Raises:
-        BudgetError: a quota is out of range or does not fill the site's pools evenly.
+        BudgetError: a quota is missing, out of range or does not fill the site's pools evenly.
     """
+    if missing := [name for name in sites if name not in quota or name not in scores]:
+        raise BudgetError(
+            f"no quota or no scores for {', '.join(missing)}; pass both for every site"
+        )
     return {name: _decide(name, site, scores[name], quota[name]) for name, site in sites.items()}
 
 

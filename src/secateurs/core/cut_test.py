@@ -87,6 +87,7 @@ def test_a_decision_keeps_the_quota_in_every_pool():
         ),
         ({"a": 2, "b": 4}, "cannot keep 4 of 3 units of 'b'; keep 0 to 3"),
         ({"a": -2, "b": 1}, "cannot keep -2 of 4 units of 'a'; keep 0 to 4"),
+        ({"a": 2}, "no quota or no scores for b; pass both for every site"),
     ],
 )
 def test_a_quota_that_cannot_be_met_names_the_site(quota, message):

@@ -10,6 +10,22 @@ from torch.utils import _pytree as pytree
 Example = Tensor | Sequence[Any] | Mapping[str, Any]
 """One tensor, a sequence of positional arguments, or a mapping of keyword arguments."""
 
+Batch = Any
+"""A tensor or mapping of inputs alone, or a sequence (inputs, *labels)."""
+
+
+def split(batch: Batch) -> tuple[Example, tuple[Any, ...]]:
+    """Separate the inputs of a batch from its labels.
+
+    >>> split({"x": 1})
+    ({'x': 1}, ())
+    >>> split(["inputs", "labels"])
+    ('inputs', ('labels',))
+    """
+    if isinstance(batch, Tensor | Mapping):
+        return batch, ()
+    return batch[0], tuple(batch[1:])
+
 
 def arguments(example: Example) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Split an example into positional and keyword arguments.

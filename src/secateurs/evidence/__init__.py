@@ -9,8 +9,8 @@ return a dict of such dicts, to be passed on whole:
 The model is measured in evaluation mode, and left as it was found.
 """
 
+from secateurs.core.example import Batch
 from secateurs.evidence.activations import activations
-from secateurs.evidence.batches import Batch
 from secateurs.evidence.curvature import curvature
 from secateurs.evidence.gauss_newton import gauss_newton
 from secateurs.evidence.gradients import Loss, gradients

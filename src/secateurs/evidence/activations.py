@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from secateurs.core.example import call
+from secateurs.core.example import Batch, call
 from secateurs.core.layers import Layer, layers, multiplied, plain_module, plain_name
-from secateurs.evidence.batches import Batch, evaluating, placed
+from secateurs.evidence.batches import evaluating, placed
 
 
 @dataclass

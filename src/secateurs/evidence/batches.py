@@ -1,29 +1,13 @@
 """Batches, and a model that is looked at without being changed."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from secateurs.core.errors import EvidenceError
-from secateurs.core.example import Example, map_tensors
-
-Batch = Any
-"""A tensor or mapping of inputs alone, or a sequence (inputs, *labels)."""
-
-
-def split(batch: Batch) -> tuple[Example, tuple[Any, ...]]:
-    """Separate the inputs of a batch from its labels.
-
-    >>> split({"x": 1})
-    ({'x': 1}, ())
-    >>> split(["inputs", "labels"])
-    ('inputs', ('labels',))
-    """
-    if isinstance(batch, Tensor | Mapping):
-        return batch, ()
-    return batch[0], tuple(batch[1:])
+from secateurs.core.example import Batch, Example, map_tensors, split
 
 
 def placed(model: nn.Module, batches: Iterable[Batch]) -> Iterator[tuple[Example, tuple[Any, ...]]]:

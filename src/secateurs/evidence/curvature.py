@@ -5,8 +5,9 @@ from collections.abc import Iterable
 import torch
 from torch import Generator, Tensor, nn
 
+from secateurs.core.example import Batch
 from secateurs.core.layers import plain_name
-from secateurs.evidence.batches import Batch, evaluating, placed
+from secateurs.evidence.batches import evaluating, placed
 from secateurs.evidence.gradients import Loss, tracked
 
 

@@ -8,8 +8,9 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from secateurs.core.errors import StructureError, UnknownNameError
+from secateurs.core.example import Batch
 from secateurs.core.layers import plain_name
-from secateurs.evidence.batches import Batch, evaluating, placed
+from secateurs.evidence.batches import evaluating, placed
 from secateurs.evidence.gradients import tracked
 
 Kind = Literal["cross_entropy", "squared"]

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from secateurs.core.errors import EvidenceError
-from secateurs.core.example import Example, arguments
+from secateurs.core.example import Batch, Example, arguments
 from secateurs.core.layers import plain_module, plain_name
-from secateurs.evidence.batches import Batch, evaluating, placed
+from secateurs.evidence.batches import evaluating, placed
 
 Loss = Callable[..., Tensor]
 """(output, *labels of the batch) → scalar."""

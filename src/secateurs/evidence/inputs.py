@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from secateurs.core.errors import EvidenceError
-from secateurs.core.example import call
+from secateurs.core.example import Batch, call
 from secateurs.core.layers import plain_name
-from secateurs.evidence.batches import Batch, evaluating, placed
+from secateurs.evidence.batches import evaluating, placed
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
 

@@ -8,8 +8,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from secateurs.core.errors import EvidenceError
-from secateurs.core.example import Example, arguments, map_tensors
-from secateurs.evidence.batches import split
+from secateurs.core.example import Example, arguments, map_tensors, split
 from secateurs.graph.graph import Graph
 from secateurs.graph.labels import Value
 

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from secateurs.core.errors import EvidenceError
-from secateurs.core.example import Example
-from secateurs.evidence.batches import Batch, evaluating
+from secateurs.core.example import Batch, Example
+from secateurs.core.finite import check_finite
+from secateurs.evidence.batches import evaluating
 from secateurs.evidence.interpret import Program, operation, portions, units_of
 from secateurs.graph.graph import Graph
 
@@ -38,6 +39,7 @@ def map_statistics(
 
     Raises:
         EvidenceError: there are no batches, or a bucket has no feature maps.
+        PruneError: feature maps are not finite.
     """
     sums = {kind: _Sums(graph) for kind in ("activation", "convolution")}
 
@@ -45,6 +47,7 @@ def map_statistics(
         kind = _kind(node)
         held = units_of(graph, node) if kind else None
         if held is not None and held[0] == 1 and isinstance(result, Tensor) and result.dim() == 4:
+            check_finite(f"feature maps of {node.name}", result)
             sums[kind].add(held[1], statistic(result))
         return result
 

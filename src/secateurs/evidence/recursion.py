@@ -15,9 +15,9 @@ from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
 from secateurs.core.errors import EvidenceError, StructureError, UnknownNameError
-from secateurs.core.example import arguments, tensors
+from secateurs.core.example import Batch, arguments, tensors
 from secateurs.core.layers import plain_name
-from secateurs.evidence.batches import Batch, evaluating, placed
+from secateurs.evidence.batches import evaluating, placed
 from secateurs.evidence.gradients import Loss
 
 Form = Literal["exact", "levenberg"]

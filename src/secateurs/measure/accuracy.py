@@ -9,7 +9,14 @@ from torch import Tensor, nn
 
 from secateurs.core.errors import PruneError
 from secateurs.core.example import call
-from secateurs.measure.forward import check_labels, device_of, evaluation, logits, to_device
+from secateurs.measure.forward import (
+    check_labels,
+    device_of,
+    evaluation,
+    labelled,
+    logits,
+    to_device,
+)
 
 Batches = Iterable[tuple[Any, Tensor]]
 """Anything that can be iterated over again and again, giving (input, labels)."""
@@ -59,7 +66,7 @@ def evaluate(
 
     Raises:
         ShapeError: the labels do not fit the scores.
-        PruneError: there are no examples.
+        PruneError: there are no examples, or no labels.
     """
     measure = loss or nn.functional.cross_entropy
     device = device_of(model)
@@ -67,7 +74,7 @@ def evaluate(
     summed = torch.zeros((), dtype=torch.float64, device=device)
     total = 0
     with evaluation(model):
-        for x, y in batches:
+        for x, y in labelled(batches):
             labels = y.to(device)
             scores = logits(call(model, to_device(x, device)))
             check_labels(scores, labels)

@@ -70,3 +70,8 @@ def test_an_output_with_logits_is_understood():
 def test_no_examples_are_refused():
     with pytest.raises(PruneError, match="no examples; the loader gave no batches"):
         evaluate(nn.Linear(3, 2), [])
+
+
+def test_batches_without_labels_are_refused():
+    with pytest.raises(PruneError, match="a Tensor, holds no tensor of labels behind its inputs"):
+        evaluate(nn.Linear(3, 2), torch.zeros(2, 4, 3))

@@ -1,14 +1,14 @@
 """Running a model the way it is measured: in evaluation mode, without gradients."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from secateurs.core.errors import ShapeError
-from secateurs.core.example import map_tensors, tensors
+from secateurs.core.errors import PruneError, ShapeError
+from secateurs.core.example import Batch, map_tensors, split, tensors
 
 
 @contextmanager
@@ -41,6 +41,29 @@ def device_of(model: nn.Module) -> torch.device:
 def to_device(nested: Any, device: torch.device) -> Any:
     """Move every tensor of a nested batch."""
     return map_tensors(lambda t: t.to(device, non_blocking=True), nested)
+
+
+def inputs_of(model: nn.Module, batches: Iterable[Batch]) -> Iterator[Any]:
+    """Yield the inputs of batches, where the model is; labels, if there are any, are left out."""
+    device = device_of(model)
+    for batch in batches:
+        yield to_device(split(batch)[0], device)
+
+
+def labelled(batches: Iterable[Batch]) -> Iterator[tuple[Any, Tensor]]:
+    """Yield inputs and labels of batches, as they come.
+
+    Raises:
+        PruneError: a batch has no labels, or several tensors of them.
+    """
+    for batch in batches:
+        inputs, labels = split(batch)
+        if len(labels) != 1 or not isinstance(labels[0], Tensor):
+            raise PruneError(
+                f"a batch, a {type(batch).__name__}, holds no tensor of labels behind its inputs; "
+                "pass batches of (inputs, labels)"
+            )
+        yield inputs, labels[0]
 
 
 def logits(output: Any) -> Tensor:

@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from secateurs.core.errors import PruneError
 from secateurs.core.example import call
 from secateurs.measure.accuracy import Batches
-from secateurs.measure.forward import check_labels, device_of, evaluation, logits, to_device
+from secateurs.measure.forward import (
+    check_labels,
+    device_of,
+    evaluation,
+    labelled,
+    logits,
+    to_device,
+)
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,7 @@ def hits(model: nn.Module, batches: Batches) -> Tensor:
     device, found = device_of(model), list[Tensor]()
     x: Any
     with evaluation(model):
-        for x, y in batches:
+        for x, y in labelled(batches):
             scores = logits(call(model, to_device(x, device)))
             check_labels(scores, y.to(device))
             found.append((scores.argmax(dim=1) == y.to(device)).flatten().cpu())

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from secateurs.core.within import Amount, Count, Whole, checked
 from secateurs.criteria.table import CRITERIA
 from secateurs.evidence.weights import weights
 from secateurs.granularity.grains import fibres
-from secateurs.measure.forward import device_of, evaluation, to_device
+from secateurs.measure.accuracy import evaluate
 from secateurs.methods.finish import held
 from secateurs.methods.task import Pruned, Target, Task, Train
 from secateurs.methods.where import Ranking, Where, check, named, quota
@@ -219,7 +219,7 @@ def _gradually(
             "the gradual variant watches accuracy; pass Task(batches=...), or use variant=sparse"
         )
     batches = list(task.batches())
-    wanted, mask = accuracy(model, batches) - tolerance, Mask({})
+    wanted, mask = evaluate(model, batches).value - tolerance, Mask({})
     for number in range(rounds):
         _train(task.train, model, f"round-{number}", epochs, mask, sites, amounts)
         scores = score(sites, CRITERIA["l2"], weight=weights(model))
@@ -227,7 +227,7 @@ def _gradually(
         best = 0.0
         for depth in (0.125, 0.25, 0.5, 0.75, 1.0):
             tried = select(sites, scores, between(full, end, depth, sites))
-            if accuracy(apply_mask(model, tried & mask), batches) < wanted:
+            if evaluate(apply_mask(model, tried & mask), batches).value < wanted:
                 break
             best = depth
         mask = select(sites, scores, between(full, end, best, sites))
@@ -238,17 +238,6 @@ def _gradually(
 def between(full: Quota, end: Quota, depth: float, sites: Sites) -> dict[str, int]:
     """Say how many units stay when a share of the way from all to the goal is gone."""
     return {name: full[name] - int(depth * (full[name] - end[name])) for name in sites}
-
-
-def accuracy(model: nn.Module, batches: list[tuple[Any, Any]]) -> float:
-    """Return the fraction of labels that the model gets right."""
-    right = total = 0
-    device = device_of(model)
-    with evaluation(model):
-        for x, y in batches:
-            right += int((model(to_device(x, device)).argmax(dim=1) == y.to(device)).sum())
-            total += len(y)
-    return right / max(1, total)
 
 
 def _cut(model: nn.Module, sites: Sites, goal: Callable[[Scores], Quota]) -> Mask:

@@ -11,8 +11,8 @@ from secateurs.core.errors import (
     UnknownNameError,
 )
 from secateurs.granularity.grains import fibres
+from secateurs.measure.accuracy import evaluate
 from secateurs.methods.brain_damage import (
-    accuracy,
     brain_damage,
     group_norms,
     patterned,
@@ -133,7 +133,7 @@ def test_whole_groups_go_down_to_the_target(variant):
     first = "sparse" if variant == "sparse" else "round-0"
     assert loop.parts[0] == (first, 1)
     assert loop.parts[-1] == ("recover", None)
-    assert accuracy(result.model, labelled()) > 0.8
+    assert evaluate(result.model, labelled()).value > 0.8
 
 
 def test_the_penalty_makes_exact_zeros_while_training():

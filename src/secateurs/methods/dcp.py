@@ -4,8 +4,6 @@ import copy
 from itertools import pairwise
 from typing import cast
 
-from torch import Tensor
-
 from secateurs.core.cut import decide, scatter, score
 from secateurs.core.errors import PruneError
 from secateurs.core.site import Sites
@@ -13,7 +11,7 @@ from secateurs.core.within import Amount, Count, Whole, checked
 from secateurs.criteria.table import CRITERIA
 from secateurs.evidence.weights import weights
 from secateurs.granularity.coupled import Coupled
-from secateurs.measure.forward import device_of, to_device
+from secateurs.measure.forward import device_of, labelled, to_device
 from secateurs.methods.dcp_work import Batches, Refit, Work
 from secateurs.methods.finish import finish
 from secateurs.methods.inbound import in_order
@@ -71,7 +69,7 @@ def dcp(
         PruneError: no labelled data, or the loss stopped being finite.
         BudgetError: the target cannot be met.
     """
-    batches = labelled(task)
+    batches = batches_of(task)
     model = copy.deepcopy(task.model)
     place = where(model, task.example, "out_channel", exclude=exclude)
     sites = cast(dict[str, Coupled], place.sites)
@@ -113,17 +111,17 @@ def stages(order: list[str], losses: int) -> list[tuple[str | None, list[str]]]:
     return [(piece[-1], piece) for piece in pieces[:-1]] + [(None, pieces[-1])]
 
 
-def labelled(task: Task) -> Batches:
+def batches_of(task: Task) -> Batches:
     """List the task's batches where the model is.
 
     Raises:
         PruneError: there are none, or they have no labels.
     """
     device = device_of(task.model)
-    found = [(to_device(x, device), y) for x, y in (task.batches() if task.batches else ())]
-    if not found or not all(isinstance(y, Tensor) for _, y in found):
+    found = list(labelled(task.batches() if task.batches else ()))
+    if not found:
         raise PruneError(
             "discrimination-aware pruning trains classifiers; pass Task(batches=...) with "
             "(input, label) pairs"
         )
-    return [(x, y.to(device)) for x, y in found]
+    return [(to_device(x, device), y.to(device)) for x, y in found]

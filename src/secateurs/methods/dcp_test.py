@@ -154,9 +154,11 @@ def test_dropped_channels_stay_dropped_while_a_stage_is_tuned():
 
 def test_labels_are_needed():
     model, x = DigitsCNN(width=8), torch.zeros(2, 1, 8, 8)
-    for batches in (None, lambda: [], lambda: [(x, None)]):
+    for batches in (None, lambda: []):
         with pytest.raises(PruneError, match="discrimination-aware pruning trains classifiers"):
             dcp(Task(model, x, batches=batches), Target())
+    with pytest.raises(PruneError, match="holds no tensor of labels behind its inputs"):
+        dcp(Task(model, x, batches=lambda: [(x, None)]), Target())
 
 
 def test_a_learning_rate_that_explodes_is_named():

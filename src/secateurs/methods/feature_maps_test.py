@@ -1,8 +1,11 @@
+from dataclasses import replace
+from math import nan
+
 import pytest
 import torch
 from torch import Generator
 
-from secateurs.core.errors import EvidenceError
+from secateurs.core.errors import EvidenceError, PruneError
 from secateurs.evidence.maps import independence, map_statistics, ranks
 from secateurs.graph.trace import trace
 from secateurs.methods.feature_maps import chip, hrank
@@ -88,3 +91,6 @@ def test_what_is_missing_is_said():
         hrank(Task(net(), X[:2]), Target())
     with pytest.raises(EvidenceError, match=r"no feature maps, .*, of .*qkv.weight:0.*exclude"):
         hrank(task(TinyViT(width=16).eval()), Target())
+    blind = replace(task(net()), batches=lambda: [torch.full_like(X, nan)])
+    with pytest.raises(PruneError, match=r"feature maps of .* are NaN or infinite for some inputs"):
+        chip(blind, Target())

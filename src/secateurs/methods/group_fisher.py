@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from secateurs.core.cut import decide, scatter
 from secateurs.core.example import map_tensors
 from secateurs.core.within import Count, checked
-from secateurs.evidence.batches import split
 from secateurs.evidence.gradients import gradients
 from secateurs.evidence.weights import weights
 from secateurs.granularity.coupled import Coupled
@@ -88,10 +87,9 @@ def fisher(
     return total
 
 
-def singles(batches: Iterable[Any]) -> Iterator[tuple[Any, Tensor]]:
+def singles(batches: Iterable[tuple[Any, Tensor]]) -> Iterator[tuple[Any, Tensor]]:
     """Cut (inputs, labels) batches into single samples, batches of one."""
-    for batch in batches:
-        inputs, (labels, *_) = split(batch)
+    for inputs, labels in batches:
         for i in range(len(labels)):
             yield map_tensors(lambda t, at=i: t[at : at + 1], inputs), labels[i : i + 1]  # type: ignore[misc]
 

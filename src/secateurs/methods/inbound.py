@@ -13,7 +13,7 @@ from secateurs.core.example import call
 from secateurs.core.mask import Mask
 from secateurs.core.within import Whole, checked
 from secateurs.granularity.grains import kernels
-from secateurs.measure.forward import device_of, evaluation, to_device
+from secateurs.measure.forward import evaluation, inputs_of
 from secateurs.methods.finish import held
 from secateurs.methods.task import Pruned, Target, Task
 from secateurs.methods.where import Where, check, named, quota
@@ -123,8 +123,8 @@ def contributions(
     handle = linear.module.register_forward_hook(hook)
     try:
         with evaluation(model):
-            for x, _ in batches:
-                call(model, to_device(x, device_of(model)))
+            for x in inputs_of(model, batches):
+                call(model, x)
     finally:
         handle.remove()
     if not count:
@@ -160,8 +160,8 @@ def in_order(
     ]
     try:
         with evaluation(model):
-            for x, _ in batches:
-                call(model, to_device(x, device_of(model)))
+            for x in inputs_of(model, batches):
+                call(model, x)
                 break
     finally:
         for handle in handles:

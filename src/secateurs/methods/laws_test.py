@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Generator, nn
 
+from secateurs.core.errors import PruneError
 from secateurs.data.load import from_loaders
 from secateurs.methods.table import METHODS
 from secateurs.methods.task import Target, Task
@@ -18,6 +19,8 @@ EPOCHS, STEPS = 2, 3
 MACS = {"dcp": Target("macs", 0.6), "three_c": Target("macs", 0.5)}
 FEW = {"masks": 4, "rounds": 2}
 NEEDED = {"soft_filter": {"rerank": 2}, "particles": FEW, "strided": FEW}
+LABELS = {"particles", "strided", "obd", "group_taylor", "group_fisher", "isomorphic", "han"}
+LABELS |= {"snip", "grasp", "dcp", "brain_damage"}
 NOT_HERE = {"planned": "takes a plan", "scratch": "trains what another method chose"}
 
 
@@ -118,3 +121,16 @@ def test_a_method_does_the_same_on_another_device(tmp_path, name):
     assert all(torch.equal(masks[param], keep) for param, keep in wanted.mask.items())
     for key, value in wanted.model.state_dict().items():
         torch.testing.assert_close(state[key], value.detach())
+
+
+@pytest.mark.parametrize("name", [n for n in METHODS if n not in NOT_HERE])
+def test_a_method_that_needs_labels_says_so_and_others_do_without(tmp_path, name):
+    job = task(tmp_path / "with")
+    bare = replace(task(tmp_path / "without"), batches=lambda: [x for x, _ in batches()])
+    if name in LABELS:
+        with pytest.raises(PruneError, match=r"pass batches of \(inputs, labels\)"):
+            pruned_by(name, bare)
+        return
+    wanted, found = pruned_by(name, job), pruned_by(name, bare)
+    for a, b in zip(wanted.model.parameters(), found.model.parameters(), strict=True):
+        assert torch.equal(a, b)

@@ -120,5 +120,7 @@ def test_every_method_cites_its_source_and_has_defaults_for_its_options(name):
 
 
 def test_a_fraction_to_keep_lies_above_zero():
+    with pytest.raises(BudgetError, match="unknown target 'flops'; use one of density, params,"):
+        Target("flops", 0.5)
     with pytest.raises(BudgetError, match="macs 0 is not a fraction to keep"):
         Target("macs", 0)

@@ -17,6 +17,7 @@ from secateurs.data.tensors import mix
 from secateurs.evidence.gauss_newton import gauss_newton
 from secateurs.evidence.recursion import recursion
 from secateurs.evidence.weights import weights
+from secateurs.measure.forward import labelled
 from secateurs.methods.finish import finish, held
 from secateurs.methods.task import Pruned, Target, Task
 from secateurs.methods.where import Ranking, check, counted, where
@@ -85,6 +86,7 @@ def measured(task: Task, model: nn.Module, how: Curvature, seed: int) -> dict[st
 
     Raises:
         EvidenceError: the task has no batches.
+        PruneError: they have no labels.
         StructureError: an operation has no rule.
     """
     if task.batches is None:
@@ -92,7 +94,7 @@ def measured(task: Task, model: nn.Module, how: Curvature, seed: int) -> dict[st
     if how == "sampled":
         generator = torch.Generator().manual_seed(seed)
         return gauss_newton(model, task.batches(), generator=generator)
-    return recursion(model, task.batches(), F.cross_entropy, form=how)
+    return recursion(model, labelled(task.batches()), F.cross_entropy, form=how)
 
 
 def below(scores: Scores, sites: Sites, mask: Mask) -> Scores:

@@ -16,7 +16,7 @@ from secateurs.core.within import Amount, checked
 from secateurs.criteria.table import CRITERIA
 from secateurs.evidence.weights import weights
 from secateurs.granularity.coupled import Coupled
-from secateurs.measure.forward import device_of, evaluation, to_device
+from secateurs.measure.forward import evaluation, inputs_of
 from secateurs.methods.finish import finish
 from secateurs.methods.readers import Reader, readers, shares
 from secateurs.methods.task import Pruned, Target, Task
@@ -197,11 +197,11 @@ def measure(
         return hook
 
     handles = [linears[p].module.register_forward_pre_hook(watch(p)) for p in linears]
-    device, ran = device_of(model), False
+    ran = False
     try:
         with evaluation(model):
-            for x, _ in batches:
-                call(model, to_device(x, device))
+            for x in inputs_of(model, batches):
+                call(model, x)
                 ran = True
     finally:
         for handle in handles:

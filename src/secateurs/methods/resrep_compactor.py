@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from secateurs.core.example import Example, call
 from secateurs.core.layers import layers
 from secateurs.granularity.coupled import Coupled
-from secateurs.measure.forward import device_of, evaluation, to_device
+from secateurs.measure.forward import device_of, evaluation, inputs_of, to_device
 from secateurs.recovery.follow import Following
 from secateurs.recovery.rows import Linear, linears, weight_name
 
@@ -127,8 +127,8 @@ def merge_(behind: Mapping[str, Compactor], model: nn.Module, batches: Iterable[
     for part in behind.values():
         _merge_one_(part)
     with evaluation(model), _moments(fresh) as seen:
-        for x, _ in batches if fresh else ():
-            call(model, to_device(x, device_of(model)))
+        for x in inputs_of(model, batches if fresh else ()):
+            call(model, x)
     for norm in fresh:
         if id(norm) in seen and seen[id(norm)].count > 1:
             _neutral_(norm, seen[id(norm)])

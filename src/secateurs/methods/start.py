@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from secateurs.core.errors import EvidenceError
+from secateurs.measure.forward import labelled
 from secateurs.methods.task import Task
 from secateurs.recovery.rewind import reinitialise_
 
@@ -24,11 +25,12 @@ def begin(task: Task, fresh: bool) -> nn.Module:
 
 
 def batches_for(task: Task, method: str) -> Callable[[], Iterable[Any]]:
-    """Return the task's batches.
+    """Return the task's batches, which raise `PruneError` when they turn out to have no labels.
 
     Raises:
         EvidenceError: there are none.
     """
-    if task.batches is None:
+    batches = task.batches
+    if batches is None:
         raise EvidenceError(f"{method} measures gradients on data; pass Task(batches=...)")
-    return task.batches
+    return lambda: labelled(batches())

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol, get_args
 from torch import Tensor, nn
 
 from secateurs.core.errors import BudgetError, UnknownNameError
-from secateurs.core.example import Example
+from secateurs.core.example import Batch, Example
 from secateurs.core.mask import Mask
 from secateurs.graph.graph import Graph
 from secateurs.realise.coding.shared import Coded
@@ -55,8 +55,9 @@ class Task:
     """What the model is called with, for tracing and for the proof."""
     train: Train | None = None
     """How the rest recovers; None skips training."""
-    batches: Callable[[], Iterable[Any]] | None = None
-    """A few (input, label) batches of the training split, for evidence and recalibration."""
+    batches: Callable[[], Iterable[Batch]] | None = None
+    """A few batches of the training split, for evidence and repair; with labels where a method
+    looks at them."""
     steps: int | None = None
     """Optimizer steps of one `train` with its own epochs; None when nobody knows."""
     folder: Path | None = None
@@ -99,6 +100,9 @@ class Pruned:
     """Options of `encode`: which codecs the file may use; empty for all that read quickly."""
 
 
+Kind = Literal["density", "params", "macs"]
+
+
 @dataclass(frozen=True)
 class Target:
     """How much should stay: a fraction of the units, the parameters or the MACs, in whole steps.
@@ -107,13 +111,15 @@ class Target:
     Target(kind='macs', fraction=0.5, multiple_of=1)
     """
 
-    kind: Literal["density", "params", "macs"] = "density"
+    kind: Kind = "density"
     fraction: float = 0.3
     multiple_of: int = 1
     """Every site keeps a multiple of so many units, or all it has: 8 for tensor cores."""
 
     def __post_init__(self) -> None:
-        """Refuse fractions outside (0, 1] and multiples below 1."""
+        """Refuse other kinds, fractions outside (0, 1] and multiples below 1."""
+        if self.kind not in (kinds := get_args(Kind)):
+            raise BudgetError(f"unknown target {self.kind!r}; use one of {', '.join(kinds)}")
         if not 0 < self.fraction <= 1:
             raise BudgetError(
                 f"{self.kind} {self.fraction:g} is not a fraction to keep; "

@@ -2,19 +2,19 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from secateurs.core.errors import PruneError
-from secateurs.core.example import call
-from secateurs.measure.forward import device_of, evaluation, to_device
+from secateurs.core.example import Batch, call
+from secateurs.core.finite import check_finite
+from secateurs.measure.forward import evaluation, inputs_of
 
 
 def recalibrate_(
-    model: nn.Module, batches: Iterable[tuple[Any, Any]], *, batches_max: int | None = 100
+    model: nn.Module, batches: Iterable[Batch], *, batches_max: int | None = 100
 ) -> int:
     """Re-estimate the running statistics of all batch norms of `model` in place; → how many.
 
@@ -25,20 +25,19 @@ def recalibrate_(
 
     Args:
         model: on the device where it shall run.
-        batches: (input, anything) pairs, such as the training loader.
+        batches: inputs with or without labels, such as the training loader.
         batches_max: how many to use; all when None.
 
     Raises:
-        PruneError: there are no batches.
+        PruneError: there are no batches, or what is measured is not finite.
     """
     norms = tracked(model)
     if not norms:
         return 0
-    device = device_of(model)
     used = 0
     with evaluation(model), collecting(norms):
-        for x, _ in batches:
-            call(model, to_device(x, device))
+        for x in inputs_of(model, batches):
+            call(model, x)
             used += 1
             if used == batches_max:
                 break
@@ -63,6 +62,8 @@ def collecting(norms: list[_BatchNorm]) -> Iterator[None]:
         norm.training = True  # `evaluation` puts the mode back
     try:
         yield
+        means_and_variances = (t for norm in norms for t in norm.buffers() if t.dim())
+        check_finite("statistics of batch norms", *means_and_variances)
     except BaseException:
         with torch.no_grad():
             for norm, buffers in zip(norms, old, strict=True):

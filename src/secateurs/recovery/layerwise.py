@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.core.errors import PruneError
-from secateurs.core.example import call
+from secateurs.core.example import Batch, call, split
+from secateurs.core.finite import check_finite
 from secateurs.core.layers import layers as found_layers
 from secateurs.measure.forward import device_of, evaluation, to_device
 from secateurs.recovery.follow import Following, Met, Stop
@@ -98,7 +99,7 @@ class Layerwise:
         cls,
         model: nn.Module,
         original: nn.Module,
-        batches: Iterable[tuple[Any, Any]],
+        batches: Iterable[Batch],
         wanted: Mapping[str, Pair],
         *,
         positions: int | None = 16,
@@ -109,7 +110,7 @@ class Layerwise:
         Raises:
             PruneError: there are no batches.
         """
-        inputs = [x for x, _ in batches]
+        inputs = [split(batch)[0] for batch in batches]
         if not inputs:
             raise PruneError("cannot reconstruct layers without inputs; the loader is empty")
         with evaluation(original), evaluation(model):
@@ -135,13 +136,16 @@ class Layerwise:
                 some = Normal.of(rows, y.view(len(y), linear.groups, -1))
                 sums = some if sums is None else sums + some
         assert sums is not None
+        check_finite(f"inputs or outputs of {path}", sums.gram, sums.cross)
         return sums
 
     def rows(self, path: str) -> tuple[Tensor, Tensor]:
         """Collect what the layer reads now, (rows, groups, size), and should send, (rows, out)."""
         with evaluation(self.model):
             parts = [self._rows(path, i) for i in range(len(self.inputs))]
-        return torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
+        x, y = torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
+        check_finite(f"inputs or outputs of {path}", x, y)
+        return x, y
 
     def fit_(self, path: str, ridge: float, keep: Tensor | None = None) -> Fit:
         """Solve for one layer's weight and constant, and write them in place.

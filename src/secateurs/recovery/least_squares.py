@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
 from secateurs.core.errors import PruneError
-from secateurs.core.example import call
-from secateurs.measure.forward import device_of, evaluation, to_device
+from secateurs.core.example import Batch, call
+from secateurs.core.within import Amount, Within, checked
+from secateurs.measure.forward import evaluation, inputs_of
 from secateurs.recovery.layerwise import Fit, Kept, Layerwise, pairs
 from secateurs.recovery.rows import Linear, weight_name
 
@@ -24,14 +25,15 @@ class Reconstruction:
     """Cut weights that are no module's own matrix, and stay as they are."""
 
 
+@checked
 def reconstruct_(
     small: nn.Module,
     original: nn.Module,
-    batches: Iterable[tuple[Any, Any]],
+    batches: Iterable[Batch],
     kept: Kept,
     *,
-    positions: int | None = 16,
-    ridge: float = 1e-3,
+    positions: Annotated[int | None, Within(1)] = 16,
+    ridge: Amount = 1e-3,
     seed: int = 0,
     layers: Iterable[str] | None = None,
 ) -> Reconstruction:
@@ -50,7 +52,7 @@ def reconstruct_(
     Args:
         small: the smaller model. Its layers keep the original's paths.
         original: the model it was cut from; not changed.
-        batches: inputs, as (input, anything) pairs; a few hundred inputs are enough.
+        batches: inputs with or without labels; a few hundred inputs are enough.
         kept: `Compacted.kept`.
         positions: how many positions of each input are looked at; all when None. Memory
             grows with them and with the widths of the fitted layers.
@@ -59,7 +61,8 @@ def reconstruct_(
         layers: which to fit; those whose inputs were cut when None.
 
     Raises:
-        PruneError: there are no batches.
+        PruneError: there are no batches, or what layers compute is not finite.
+        OptionError: a number is out of range.
     """
     wanted, skipped = pairs(small, original, kept, layers)
     if not wanted:
@@ -71,7 +74,7 @@ def reconstruct_(
 
 
 def fold_constants_(
-    small: nn.Module, original: nn.Module, batches: Iterable[tuple[Any, Any]], kept: Kept
+    small: nn.Module, original: nn.Module, batches: Iterable[Batch], kept: Kept
 ) -> tuple[str, ...]:
     """Add the mean of what each layer of `small` lost to its bias, in place: → the layers.
 
@@ -112,7 +115,7 @@ def lost_mean(linear: Linear, means: Tensor, gone: Tensor) -> Tensor:
 
 
 def channel_means(
-    model: nn.Module, batches: Iterable[tuple[Any, Any]], paths: list[str]
+    model: nn.Module, batches: Iterable[Batch], paths: list[str]
 ) -> dict[str, Tensor]:
     """Measure the mean of every input channel of some layers, over inputs and positions.
 
@@ -135,11 +138,11 @@ def channel_means(
         return hook
 
     handles = [modules[path].register_forward_pre_hook(listen(path)) for path in paths]
-    device, ran = device_of(model), False
+    ran = False
     try:
         with evaluation(model):
-            for x, _ in batches:
-                call(model, to_device(x, device))
+            for x in inputs_of(model, batches):
+                call(model, x)
                 ran = True
     finally:
         for handle in handles:

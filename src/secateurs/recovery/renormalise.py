@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.core.errors import PruneError
-from secateurs.core.example import call
-from secateurs.measure.forward import device_of, evaluation, to_device
+from secateurs.core.example import Batch, call
+from secateurs.core.finite import check_finite
+from secateurs.measure.forward import evaluation, inputs_of
 from secateurs.recovery.batchnorm import collecting, tracked
 from secateurs.recovery.layerwise import Kept, Pair, pairs
 from secateurs.recovery.rows import Linear
@@ -51,7 +52,7 @@ class Moments:
 
 
 def renormalise_(
-    small: nn.Module, original: nn.Module, batches: Iterable[tuple[Any, Any]], kept: Kept
+    small: nn.Module, original: nn.Module, batches: Iterable[Batch], kept: Kept
 ) -> tuple[str, ...]:
     """Give the outputs of cut layers the mean and variance of the original's, in place.
 
@@ -68,11 +69,11 @@ def renormalise_(
     Args:
         small: the smaller model. Its layers keep the original's paths.
         original: the model it was cut from; not changed.
-        batches: inputs, as (input, anything) pairs; a few hundred inputs are enough.
+        batches: inputs with or without labels; a few hundred inputs are enough.
         kept: `Compacted.kept`.
 
     Raises:
-        PruneError: there are no batches.
+        PruneError: there are no batches, or outputs are not finite.
     """
     found, _ = pairs(small, original, kept)
     wanted = {path: pair for path, pair in found.items() if pair.linear.bias is not None}
@@ -93,6 +94,8 @@ def renormalise_(
 
     with evaluation(small), collecting(tracked(small)):
         _run(small, inputs, list(wanted), mend)
+    for path, moments in seen.items():
+        check_finite(f"outputs of {path}", moments.squares, targets[path].squares)
     for path, moments in seen.items():
         _write(wanted[path].linear, *_affine(moments, targets[path]))
     return tuple(seen)
@@ -143,8 +146,8 @@ def _run(
     modules = dict(model.named_modules())
     handles = [modules[path].register_forward_hook(hook(path)) for path in paths]
     try:
-        for x, _ in inputs:
-            call(model, to_device(x, device_of(model)))
+        for x in inputs_of(model, inputs):
+            call(model, x)
     finally:
         for handle in handles:
             handle.remove()
