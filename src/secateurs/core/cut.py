@@ -7,6 +7,7 @@ from torch import Tensor
 
 from secateurs.core.errors import BudgetError, EvidenceError, PruneError
 from secateurs.core.evidence import Evidence
+from secateurs.core.finite import finite
 from secateurs.core.mask import Mask
 from secateurs.core.rank import kth_largest
 from secateurs.core.site import Decision, Quota, Scores, Site, Sites
@@ -74,8 +75,7 @@ def _score(
     except EvidenceError as error:
         raise EvidenceError(f"site {name!r}: {error}") from None
     assert result.shape == (site.units,), f"{name}: scores {tuple(result.shape)}"
-    # The extremes of anything with a NaN are NaN, and finding them copies nothing.
-    if result.numel() and not all(bool(end.isfinite()) for end in result.aminmax()):
+    if not finite(result):
         bad = int((~result.isfinite()).sum())
         raise PruneError(
             f"{bad} of {site.units} scores of {name!r} are NaN or infinite; "

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from secateurs.core.errors import PruneError
 from secateurs.measure.accuracy import Batches, evaluate
-from secateurs.measure.forward import device_of, set_mode, to_device
+from secateurs.measure.forward import device_of, labelled, set_mode, to_device
 from secateurs.recovery.checkpoint import CHECKPOINT, load_training, save_training
 from secateurs.recovery.choose import Computing, choose, lay_out_
 from secateurs.recovery.history import Epoch, History, Progress, Tick
@@ -169,7 +169,7 @@ def _steps(
     summed = torch.zeros((), dtype=torch.float64, device=device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
     total, step, lr, every = 0, 0, run.settings.lr, 1 if device.type == "cpu" else 10
-    for x, y in batches:
+    for x, y in labelled(batches):
         lr = _set_rate(run, epoch + (step / steps if steps else 0))
         labels = y.to(device, non_blocking=True)
         loss, scores = _step(run, to_device(x, device), labels)
