@@ -8,15 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.core.errors import PruneError
-from secateurs.core.example import call
-from secateurs.measure.forward import (
-    check_labels,
-    device_of,
-    evaluation,
-    labelled,
-    logits,
-    to_device,
-)
+from secateurs.measure.forward import device_of, evaluation, scored
 
 Batches = Iterable[tuple[Any, Tensor]]
 """Anything that can be iterated over again and again, giving (input, labels)."""
@@ -74,10 +66,7 @@ def evaluate(
     summed = torch.zeros((), dtype=torch.float64, device=device)
     total = 0
     with evaluation(model):
-        for x, y in labelled(batches):
-            labels = y.to(device)
-            scores = logits(call(model, to_device(x, device)))
-            check_labels(scores, labels)
+        for scores, labels in scored(model, batches):
             correct += (scores.argmax(dim=1) == labels).sum()
             summed += measure(scores, labels).double() * labels.numel()
             total += labels.numel()

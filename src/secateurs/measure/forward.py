@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.core.errors import PruneError, ShapeError
-from secateurs.core.example import Batch, map_tensors, split, tensors
+from secateurs.core.example import Batch, call, map_tensors, split, tensors
 
 
 @contextmanager
@@ -106,3 +106,20 @@ def check_labels(scores: Tensor, labels: Tensor) -> None:
             f"labels run from {low} to {high}, but the model scores {scores.shape[1]} classes "
             f"(0 to {scores.shape[1] - 1}); build the model with classes={high + 1}"
         )
+
+
+def scored(model: nn.Module, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the class scores of each batch and its labels, where the model is.
+
+    To be iterated over within `evaluation`.
+
+    Raises:
+        ShapeError: the labels do not fit the scores.
+        PruneError: a batch has no labels.
+    """
+    device = device_of(model)
+    for inputs, y in labelled(batches):
+        labels = y.to(device)
+        scores = logits(call(model, to_device(inputs, device)))
+        check_labels(scores, labels)
+        yield scores, labels

@@ -2,22 +2,13 @@
 
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from secateurs.core.errors import PruneError
-from secateurs.core.example import call
 from secateurs.measure.accuracy import Batches
-from secateurs.measure.forward import (
-    check_labels,
-    device_of,
-    evaluation,
-    labelled,
-    logits,
-    to_device,
-)
+from secateurs.measure.forward import evaluation, scored
 
 
 @dataclass(frozen=True)
@@ -80,13 +71,10 @@ def hits(model: nn.Module, batches: Batches) -> Tensor:
         ShapeError: the labels do not fit the scores.
         PruneError: there are no examples.
     """
-    device, found = device_of(model), list[Tensor]()
-    x: Any
+    found = list[Tensor]()
     with evaluation(model):
-        for x, y in labelled(batches):
-            scores = logits(call(model, to_device(x, device)))
-            check_labels(scores, y.to(device))
-            found.append((scores.argmax(dim=1) == y.to(device)).flatten().cpu())
+        for scores, labels in scored(model, batches):
+            found.append((scores.argmax(dim=1) == labels).flatten().cpu())
     if not found:
         raise PruneError("cannot compare models on no examples; the loader gave no batches")
     return torch.cat(found)

@@ -23,7 +23,7 @@ from secateurs.methods.where import REMOVED, Ranking, check
 from secateurs.realise.coding.shared import Shared
 from secateurs.realise.masked import masked
 from secateurs.realise.rounding import rounded
-from secateurs.realise.sharing import Codebook, share
+from secateurs.realise.sharing import MOST_BITS, Codebook, share
 from secateurs.realise.sharing_held import Step, shared
 
 Pruning = Literal["magnitude", "gradual", "dns"]
@@ -33,7 +33,7 @@ Code = Literal["smallest", "slow", "paper"]
 
 PLOT = "codebook.svg"
 CAPTION = "Weights that were kept, layer by layer, and the values they share."
-BITS = Within(0, 16)
+BITS = Within(0, MOST_BITS)
 SETTLE = 50
 """Steps of training between two looks at which values the weights take."""
 

@@ -46,6 +46,8 @@ def test_a_size_is_met(how):
     ("how", "error", "message"),
     [
         (Packed(bits=3, bytes=100), BudgetError, "bits 3 and a size are two budgets; give one"),
+        (Packed(ratio=-1.0), BudgetError, "cannot aim at bytes 0, ratio -1; use 1 or more"),
+        (Packed(ratio=float("nan")), BudgetError, "cannot aim at bytes 0, ratio nan; use 1 or"),
         (Packed(bytes=50), BudgetError, "cannot pack .* weights into a file of 50 bytes"),
         (
             Packed(code="zip"),

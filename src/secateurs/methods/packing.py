@@ -63,7 +63,7 @@ def limit(model: nn.Module, size: int, ratio: float) -> int:
     """
     if size and ratio:
         raise BudgetError(f"bytes {size} and ratio {ratio:g} are two budgets; give one")
-    if size < 0 or 0 < ratio < 1:
+    if size < 0 or (ratio and not ratio >= 1):
         raise BudgetError(f"cannot aim at bytes {size}, ratio {ratio:g}; use 1 or more")
     dense = sum(t.numel() * t.element_size() for t in model.state_dict().values())
     return int(dense / ratio) if ratio else size
